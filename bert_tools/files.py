@@ -1,0 +1,77 @@
+"""Files that appear whole or not at all: written beside their final name, then renamed."""
+
+import contextlib
+import json
+import os
+import tempfile
+
+from bert_tools.errors import UserError
+
+
+@contextlib.contextmanager
+def aside(path):
+    """Yields the name of a temporary file in `path`'s folder; renames it to `path` when the block
+    ends well.
+
+    Args:
+      path: str, the final name. Its folder must exist.
+
+    Raises:
+      UserError: the file cannot be written (no folder, no permission, disk full).
+    """
+    folder = os.path.dirname(path) or "."
+    temporary = None
+    try:
+        handle, temporary = tempfile.mkstemp(prefix=f".{os.path.basename(path)}.", dir=folder)
+        # mkstemp makes files for the owner alone; results get what the umask grants, like any
+        # other file.
+        mask = os.umask(0)
+        os.umask(mask)
+        os.fchmod(handle, 0o666 & ~mask)
+        os.close(handle)
+        yield temporary
+        with open(temporary, "rb") as written:
+            os.fsync(written.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be written ({error.strerror or error}); "
+            "free space or choose another place"
+        ) from error
+    finally:
+        if temporary is not None:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
+
+
+def write_text(path, text):
+    """Writes a UTF-8 text file, whole or not at all."""
+    with aside(path) as temporary, open(temporary, "w", encoding="utf-8", newline="\n") as writer:
+        writer.write(text)
+
+
+def write_json(path, value):
+    """Writes a JSON file, keys in the order given, indented, ending in a newline."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def read_json(path):
+    """Reads a JSON object.
+
+    Raises:
+      UserError: the file is absent, is not JSON, or holds something else than an object.
+    """
+    try:
+        with open(path, encoding="utf-8") as reader:
+            value = json.load(reader)
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file; check the path") from error
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise UserError(
+            f"{path}: not a readable JSON file ({error}); restore it from its source"
+        ) from error
+    if not isinstance(value, dict):
+        raise UserError(
+            f"{path}: holds a JSON {type(value).__name__}, expected an object; restore it"
+        )
+    return value
