@@ -100,7 +100,7 @@ class BertConfig:
         if self.hidden_size % self.num_attention_heads:
             raise UserError(
                 f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads "
-                f"{self.num_attention_heads} in the model's config; restore the file from its source"
+                f"{self.num_attention_heads} in the config; restore the file from its source"
             )
 
     @classmethod

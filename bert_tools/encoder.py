@@ -24,7 +24,7 @@ layers: list of num_hidden_layers + 1 Tensors [batch, seq, hidden]; 0 is the emb
 """
 
 
-def weight_shapes(config, pooler=True):
+def weight_shapes(config):
     """{name: shape} of every weight of an encoder, in the order of the original graph."""
     hidden, inner = config.hidden_size, config.intermediate_size
     shapes = {
@@ -49,23 +49,24 @@ def weight_shapes(config, pooler=True):
         for part in ("attention/output", "output"):
             shapes[f"{prefix}/{part}/LayerNorm/beta"] = (hidden,)
             shapes[f"{prefix}/{part}/LayerNorm/gamma"] = (hidden,)
-    if pooler:
-        shapes["bert/pooler/dense/kernel"] = (hidden, hidden)
-        shapes["bert/pooler/dense/bias"] = (hidden,)
+    shapes["bert/pooler/dense/kernel"] = (hidden, hidden)
+    shapes["bert/pooler/dense/bias"] = (hidden,)
     return shapes
 
 
-def initial_weights(config, seed, pooler=True):
+def initial_weights(config, seed, wanted=None):
     """Fresh float32 weights as the original makes them: truncated normal kernels and tables, zero
     biases, unit gamma.
 
     Args:
       config: BertConfig.
       seed: int; the same seed gives the same weights.
-      pooler: bool, whether bert/pooler is among them.
+      wanted: function(name) -> bool, which ones are made (default: all).
     """
     weights = {}
-    for index, (name, shape) in enumerate(weight_shapes(config, pooler).items()):
+    for index, (name, shape) in enumerate(weight_shapes(config).items()):
+        if wanted is not None and not wanted(name):
+            continue
         if name.endswith("gamma"):
             weights[name] = np.ones(shape, np.float32)
         elif name.endswith(("beta", "bias")):

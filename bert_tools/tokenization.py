@@ -7,6 +7,7 @@ that was seen before is one dictionary look-up, and most words were.
 """
 
 import array
+import hashlib
 import itertools
 import os
 import unicodedata
@@ -66,7 +67,8 @@ def validate_case_matches_checkpoint(do_lower_case, init_checkpoint):
         return
     raise UserError(
         f"--do_lower_case={str(do_lower_case).lower()} with --init_checkpoint={init_checkpoint}: "
-        f"{name} is {kind} model, pass --do_lower_case={remedy} (or rename the folder if its name is wrong)"
+        f"{name} is {kind} model, pass --do_lower_case={remedy} "
+        "(or rename the folder if its name is wrong)"
     )
 
 
@@ -142,6 +144,12 @@ class FullTokenizer:
         return np.frombuffer(ids, np.int32) if ids else np.zeros(0, np.int32), np.frombuffer(
             ends, np.int64
         )
+
+    def fingerprint(self):
+        """A str that differs when the ids of some text may differ."""
+        tokens = "\n".join(f"{token}\t{index}" for token, index in self.vocab.items())
+        rules = (self.do_lower_case, self.strip_accents, self.tokenize_chinese_chars)
+        return hashlib.sha256(f"{rules}\n{tokens}".encode("utf-8", "surrogatepass")).hexdigest()
 
     def _split(self, text):
         # ASCII without control characters needs no cleaning, and that is most English text.

@@ -1,0 +1,196 @@
+"""What every command does around its main: flags, help, logs, errors in one sentence, exit
+status.
+"""
+
+import logging
+import os
+import signal
+import sys
+import tempfile
+
+from absl import flags
+
+from bert_tools.errors import UserError
+
+log = logging.getLogger("bert_tools")
+
+
+class CommandFlags:
+    """The flags of one command, in groups; read them as attributes after `parse`.
+
+    A command has its own set, so that several commands live in one process and --help shows them
+    all.
+    """
+
+    def __init__(self):
+        self._values = flags.FlagValues()
+        self._groups = []
+
+    def group(self, title):
+        """Starts a group of --help; the flags defined from here on belong to it."""
+        self._groups.append((title, []))
+
+    def string(self, name, default, meaning):
+        self._define(flags.DEFINE_string, name, default, meaning)
+
+    def integer(self, name, default, meaning):
+        self._define(flags.DEFINE_integer, name, default, meaning)
+
+    def float(self, name, default, meaning):
+        self._define(flags.DEFINE_float, name, default, meaning)
+
+    def bool(self, name, default, meaning):
+        self._define(flags.DEFINE_bool, name, default, meaning)
+
+    def enum(self, name, default, choices, meaning):
+        meaning = f"{', '.join(choices)}: {meaning}"
+        flags.DEFINE_enum(name, default, list(choices), meaning, flag_values=self._values)
+        self._groups[-1][1].append(name)
+
+    def _define(self, definition, name, default, meaning):
+        definition(name, default, meaning, flag_values=self._values)
+        self._groups[-1][1].append(name)
+
+    def __getattr__(self, name):
+        return getattr(self._values, name)
+
+    def given(self, name):
+        """Whether the command line sets the flag."""
+        return self._values[name].present > 0
+
+    def parse(self, arguments):
+        """Reads a command line without the program's name.
+
+        Raises:
+          UserError: an unknown flag, a value that does not fit, or words that belong to no flag.
+        """
+        try:
+            left = self._values(["command", *self._joined(arguments)])[1:]
+        except flags.UnrecognizedFlagError as error:
+            raise UserError(f"{_sentence(error)}; --help lists the flags") from error
+        except (flags.Error, OSError) as error:
+            raise UserError(f"{_sentence(error)}; see --help") from error
+        if left:
+            raise UserError(f"{left[0]!r} belongs to no flag; write --flag=value, see --help")
+
+    def require(self, *names):
+        """Raises UserError when one of the flags has no value."""
+        for name in names:
+            if getattr(self, name) in (None, ""):
+                raise UserError(f"--{name} is missing; give it, see --help")
+
+    def help(self, about):
+        """The text of --help."""
+        lines = [about.strip(), ""]
+        for title, names in self._groups:
+            lines.append(f"{title}:")
+            for name in names:
+                flag = self._values[name]
+                default = "" if flag.default is None else flag.default_as_str.strip("'")
+                lines.append(f"  --{name}={default}\n      {flag.help}")
+            lines.append("")
+        lines.append(
+            "Also: --flagfile=FILE reads flags from a file, one a line; --help shows this text."
+        )
+        return "\n".join(lines)
+
+    def _joined(self, arguments):
+        """`--do_train True`, which the originals took for --do_train, as one word.
+
+        They took `--do_train False` for --do_train too, which nobody means: that is an error.
+        """
+        joined = []
+        for word in arguments:
+            name = joined[-1].lstrip("-") if joined else ""
+            boolean = name in self._values and isinstance(self._values[name], flags.BooleanFlag)
+            if boolean and joined[-1].startswith("-") and word.lower() in ("true", "1"):
+                joined[-1] = f"--{name}=true"
+            elif boolean and joined[-1].startswith("-") and word.lower() in ("false", "0"):
+                raise UserError(
+                    f"--{name} {word}: the original scripts read this as --{name}=true; "
+                    f"write --{name}={word.lower()}"
+                )
+            else:
+                joined.append(word)
+        return joined
+
+
+def run(about, command_flags, main, arguments=None):
+    """Runs a command and returns its exit status: 0 when the work is done, 1 after an error.
+
+    Args:
+      about: str, the head of --help.
+      command_flags: CommandFlags.
+      main: function(CommandFlags), the command itself.
+      arguments: list of str, or None for sys.argv.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if any(word in ("--help", "-help", "-h", "--helpfull") for word in arguments):
+        print(command_flags.help(about))
+        return 0
+    # TensorFlow's own start-up messages; what concerns a user comes through `log`.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    _log_to_stderr()
+    previous = signal.signal(signal.SIGTERM, _terminate)
+    try:
+        command_flags.parse(arguments)
+        main(command_flags)
+        sys.stdout.flush()
+        return 0
+    except UserError as error:
+        print(f"error: {_sentence(error)}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:
+        # The reader (`| head`) has seen enough. Python would complain once more when it closes
+        # stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; run the same command again to go on", file=sys.stderr)
+        return 130
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def import_tensorflow():
+    """Imports TensorFlow without its start-up messages, which come before any log level can reach
+    them.
+
+    They stay where there is a GPU, since they say why one is not used.
+    """
+    if os.path.exists("/dev/nvidia0"):
+        import tensorflow as tf
+    else:
+        sys.stderr.flush()
+        stderr = os.dup(2)
+        with tempfile.TemporaryFile() as messages:
+            os.dup2(messages.fileno(), 2)
+            try:
+                import tensorflow as tf
+
+                tf.config.list_logical_devices()
+            except BaseException:
+                messages.seek(0)
+                os.write(stderr, messages.read())
+                raise
+            finally:
+                os.dup2(stderr, 2)
+                os.close(stderr)
+    tf.get_logger().setLevel("ERROR")
+
+
+def _terminate(number, _):
+    raise SystemExit(128 + number)
+
+
+def _log_to_stderr():
+    if not log.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(levelname)s %(message)s"))
+        log.addHandler(handler)
+        log.setLevel(logging.INFO)
+        log.propagate = False
+
+
+def _sentence(error):
+    return " ".join(str(error).split()).rstrip(".")

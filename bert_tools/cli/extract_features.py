@@ -1,0 +1,175 @@
+"""extract_features: the vectors of every token, layer by layer, as JSON lines.
+
+extract_features --input_file=lines.txt --output_file=vectors.jsonl --bert=minilm --layers=-1,-2
+
+One text a line; a pair is split at " ||| ". A line of output: {"linex_index": n, "features":
+[{"token": ..., "layers": [{"index": ..., "values": [...]}, ...]}, ...]}, values with 6 decimals,
+as the original writes it. Layers are counted
+as there: 0 is the first layer after the embeddings, -1 the last.
+"""
+
+import contextlib
+import itertools
+import json
+import re
+import sys
+
+from bert_tools import files
+from bert_tools.cli import app, shared_flags
+from bert_tools.errors import UserError
+
+_PAIR = re.compile(r"^(.*) \|\|\| (.*)$")
+_WINDOW = 256  # Lines computed together: enough to sort by length, few enough for flat memory.
+
+
+def flags():
+    """The command's flags."""
+    command = app.CommandFlags()
+    shared_flags.define_model_flags(command)
+    command.group("Vectors")
+    command.string("input_file", None, "Text, a line each; - is stdin.")
+    command.string("output_file", None, "JSON lines; - is stdout.")
+    command.string("layers", "-1,-2,-3,-4", "Which layers, by number, comma-separated.")
+    command.integer("batch_size", 32, "Read for compatibility; batches are planned by length.")
+    shared_flags.define_compute_flags(command)
+    command.bool(
+        "use_one_hot_embeddings", False, "Read for compatibility; the vectors are the same."
+    )
+    return command
+
+
+def run(command):
+    """The command; see the module's docstring."""
+    command.require("input_file", "output_file")
+    layers = _layer_indexes(command.layers)
+    with _opened(command.input_file) as lines:
+        app.import_tensorflow()
+        precision = shared_flags.precision(command)
+        shared_flags.strategy(command)
+        model = shared_flags.load_model(command)
+        for index in layers:
+            if not -model.config.num_hidden_layers <= index < model.config.num_hidden_layers:
+                raise UserError(
+                    f"--layers={command.layers}: the model has {model.config.num_hidden_layers} "
+                    "layers; "
+                    f"{index} is none of them"
+                )
+        compute = _Extractor(model, layers, precision, command)
+        with _writer(command.output_file) as write:
+            number = 0
+            while window := list(itertools.islice(lines, _WINDOW)):
+                for tokens, values in compute(window):
+                    write(json.dumps(_row(number, tokens, layers, values)) + "\n")
+                    number += 1
+
+
+def _row(number, tokens, layers, values):
+    """values: float64 array [layers, tokens, hidden], rounded."""
+    features = [
+        {
+            "token": token,
+            "layers": [
+                {"index": index, "values": vector}
+                for index, vector in zip(layers, values[:, place].tolist(), strict=True)
+            ],
+        }
+        for place, token in enumerate(tokens)
+    ]
+    return {"linex_index": number, "features": features}
+
+
+class _Extractor:
+    """Computes the chosen layers of a window of lines."""
+
+    def __init__(self, model, layers, precision, command):
+        import tensorflow as tf
+
+        from bert_tools import encoder
+        from bert_tools.estimator import PRECISIONS
+
+        self._tokenizer, self._command = model.tokenizer, command
+        dtype = PRECISIONS[precision]
+        weights = {
+            name: tf.constant(array, dtype)
+            for name, array in model.weights.items()
+            if name.startswith("bert/") and "pooler" not in name
+        }
+        names = ("input_ids", "input_mask", "segment_ids")
+        signature = {name: tf.TensorSpec([None, None], tf.int32) for name in names}
+
+        @tf.function(input_signature=[signature], jit_compile=command.xla or None)
+        def encode(batch):
+            found = encoder.encode(model.config, weights, batch, dtype=dtype).layers[1:]
+            return tf.stack([tf.cast(found[index], tf.float32) for index in layers])
+
+        self._encode = encode
+
+    def __call__(self, lines):
+        """(tokens, values float64 [layers, tokens, hidden]) of each line, in order."""
+        import numpy as np
+
+        from bert_tools.inputs import batches
+        from bert_tools.inputs.features import convert_texts
+
+        pairs = [_PAIR.match(line) for line in lines]
+        features = convert_texts(
+            [pair.group(1) if pair else line for pair, line in zip(pairs, lines, strict=True)],
+            [pair.group(2) if pair else None for pair in pairs],
+            self._command.max_seq_length,
+            self._tokenizer,
+        )
+        # Every row is one line: packing would only have to be undone here.
+        mode = "bucket" if self._command.batching == "pack" else self._command.batching
+        static = self._command.xla
+        blocks = batches.plan(features.lengths, mode, 1024, self._command.max_seq_length, static)
+        results = [None] * len(lines)
+        for block in blocks:
+            batch = batches.assemble(features, block)
+            batch.pop("first_positions", None)
+            found = self._encode(batch).numpy()
+            for row, index in enumerate(block.examples):
+                ids = features.input_ids[features.offsets[index] : features.offsets[index + 1]]
+                values = np.round(found[:, row, : len(ids)].astype(np.float64), 6)
+                results[index] = (self._tokenizer.convert_ids_to_tokens(ids.tolist()), values)
+        return results
+
+
+def _layer_indexes(text):
+    try:
+        return [int(index) for index in text.split(",")]
+    except ValueError:
+        raise UserError(
+            f"--layers={text}: expected numbers, comma-separated, such as -1,-2"
+        ) from None
+
+
+@contextlib.contextmanager
+def _opened(path):
+    """Yields an iterator over a text file's lines, stripped as the original does."""
+    from bert_tools.inputs.examples import text_lines
+
+    if path == "-":
+        yield (line.strip() for _, line in text_lines(sys.stdin.buffer, "stdin", keep_blank=True))
+    else:
+        from bert_tools.inputs.examples import require_file
+
+        require_file(path, "--input_file")
+        with open(path, "rb") as reader:
+            yield (line.strip() for _, line in text_lines(reader, path, keep_blank=True))
+
+
+@contextlib.contextmanager
+def _writer(path):
+    """Yields a function that writes a str: to stdout, or to a file that appears when all is
+    done.
+    """
+    if path == "-":
+        yield sys.stdout.write
+    else:
+        with files.aside(path) as temporary, open(temporary, "w", encoding="utf-8") as writer:
+            yield writer.write
+
+
+def main(arguments=None):
+    """The console command; returns the exit status."""
+    return app.run(__doc__, flags(), run, arguments)

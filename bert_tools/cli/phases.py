@@ -1,0 +1,144 @@
+"""The phases that run_reg and run_classifier share: train, evaluate, predict over a task's
+files.
+"""
+
+import logging
+import os
+
+from bert_tools import files
+from bert_tools.cli import shared_flags
+from bert_tools.errors import UserError
+from bert_tools.estimator import Estimator, RunConfig
+from bert_tools.hub import output_folder
+from bert_tools.inputs import batches, tfrecord
+from bert_tools.model_fn import model_fn_builder
+
+log = logging.getLogger("bert_tools")
+_UNKNOWN_SHARE = 0.1  # A larger share of [UNK] means the wrong vocabulary for the language.
+
+
+class Session:
+    """One run of a command: the model, its Estimator, and the examples of each phase.
+
+    Args:
+      command: CommandFlags with the groups of shared_flags.define_task_flags.
+      task: an object of bert_tools.tasks.
+      data: {"train"|"eval"|"predict": (path, list of InputExample)}, the phases asked for.
+
+    Raises:
+      UserError: the model cannot be loaded or the flags do not fit it or the data.
+    """
+
+    def __init__(self, command, task, data):
+        self._command, self._task, self._data = command, task, data
+        strategy = shared_flags.strategy(command)
+        precision = shared_flags.precision(command)
+        model = shared_flags.load_model(command, fallback_dir=command.output_dir)
+        self._tokenizer = model.tokenizer
+        self._steps = 0
+        if "train" in data:
+            count = len(data["train"][1])
+            self._steps = int(count / command.train_batch_size * command.num_train_epochs)
+            if self._steps < 1:
+                raise UserError(
+                    f"--train_batch_size={command.train_batch_size}: {count} examples make no "
+                    "whole step in "
+                    f"{command.num_train_epochs:g} epochs; lower it, or raise --num_train_epochs"
+                )
+            replicas = strategy.num_replicas_in_sync
+            if command.train_batch_size % replicas:
+                raise UserError(
+                    f"--train_batch_size={command.train_batch_size}: {replicas} devices share a "
+                    "step; "
+                    "give a multiple of that"
+                )
+        try:
+            os.makedirs(command.output_dir, exist_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"--output_dir={command.output_dir}: cannot be made ({error.strerror}); choose "
+                "another folder"
+            ) from error
+        model_fn = model_fn_builder(
+            model.config,
+            task,
+            model.weights,
+            command.learning_rate,
+            self._steps,
+            int(self._steps * command.warmup_proportion),
+        )
+        config = RunConfig(
+            command.output_dir,
+            command.save_summary_steps,
+            command.save_checkpoints_steps,
+            strategy=strategy,
+            precision=precision,
+            batching=command.batching,
+            seed=command.seed,
+            xla=command.xla,
+        )
+        self._estimator = Estimator(model_fn, config, {"batch_size": command.train_batch_size})
+        meta = {"task": task.name, "task_name": command.task_name.lower(), **task.description()}
+        meta["max_seq_length"] = command.max_seq_length
+        if "train" in data:
+            output_folder.write_description(command.output_dir, model, meta)
+
+    def train(self):
+        """Trains to the number of steps that epochs and batch size give."""
+        log.info("training on %d examples, %d steps", len(self._data["train"][1]), self._steps)
+        self._estimator.train(self._input_fn("train"), self._steps)
+
+    def evaluate(self):
+        """Writes eval_results.txt (the original's lines and more, sorted) and eval_results.json."""
+        log.info("evaluating %d examples", len(self._data["eval"][1]))
+        result = self._estimator.evaluate(
+            self._input_fn("eval"), batch_size=self._command.eval_batch_size
+        )
+        result = dict(sorted(result.items()))
+        lines = [f"{name} = {value}" for name, value in result.items()]
+        for line in lines:
+            log.info("  %s", line)
+        files.write_text(self._path("eval_results.txt"), "".join(f"{line}\n" for line in lines))
+        files.write_json(self._path("eval_results.json"), result)
+
+    def predict(self):
+        """Writes test_results.tsv, a line an example."""
+        log.info("predicting %d examples", len(self._data["predict"][1]))
+        rows = map(self._task.row, self._estimator.predict(self._input_fn("predict")))
+        files.write_text(self._path("test_results.tsv"), "".join(f"{row}\n" for row in rows))
+
+    def _input_fn(self, phase):
+        """Converts the phase's examples to output_dir/PHASE.tf_record, and reads them from
+        there.
+        """
+        command = self._command
+        path, examples = self._data[phase]
+        record_file = self._path(f"{phase}.tf_record")
+        key = tfrecord.file_key(
+            [path],
+            self._tokenizer,
+            task=command.task_name.lower(),
+            max_seq_length=command.max_seq_length,
+            pad_records=command.pad_records,
+        )
+        counts = tfrecord.convert_examples(
+            examples,
+            self._task.example_columns,
+            command.max_seq_length,
+            self._tokenizer,
+            record_file,
+            command.pad_records,
+            key,
+        )
+        if counts and counts[1] > _UNKNOWN_SHARE * counts[0]:
+            log.warning(
+                "%s: %.0f %% of the tokens are [UNK]; the vocabulary does not fit the language",
+                path,
+                100 * counts[1] / counts[0],
+            )
+        return batches.file_based_input_fn_builder(
+            record_file, command.max_seq_length, phase == "train", self._task.columns
+        )
+
+    def _path(self, name):
+        return os.path.join(self._command.output_dir, name)

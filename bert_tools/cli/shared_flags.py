@@ -1,0 +1,149 @@
+"""Flag groups that several commands share; names, types and defaults of the original scripts
+first.
+"""
+
+from bert_tools.errors import UserError
+
+# The names that inputs.batches, distribution and estimator know, repeated since --help must not
+# import TensorFlow.
+_BATCHING = ("pack", "bucket", "pad")
+_STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker", "tpu")
+_PRECISIONS = ("float32", "bfloat16", "float16", "auto")
+
+
+def define_model_flags(command, max_seq_length=128):
+    """--bert and the originals' flags of model and vocabulary."""
+    command.group("Model")
+    command.string(
+        "bert",
+        None,
+        "The model: a folder (Google, Hugging Face, or an output_dir of these commands) or the "
+        "name minilm. Stands "
+        "for the next four flags, each of which wins when given.",
+    )
+    command.string("bert_config_file", None, "JSON file of the architecture.")
+    command.string("vocab_file", None, "WordPiece vocabulary that the model was trained with.")
+    command.string("init_checkpoint", None, "Checkpoint to start from, without .index or .data.")
+    command.bool(
+        "do_lower_case", True, "Lower-case the text: true for uncased models, false for cased ones."
+    )
+    command.integer(
+        "max_seq_length",
+        max_seq_length,
+        "Tokens a text or pair, specials included; longer is truncated.",
+    )
+
+
+def define_compute_flags(command, batching=True):
+    """How and on what to compute, with the originals' TPU flags."""
+    command.group("Compute")
+    command.enum("precision", "float32", _PRECISIONS, "what matrix products are computed in.")
+    if batching:
+        command.enum(
+            "batching", "pack", _BATCHING, "how examples are laid out; the results are the same."
+        )
+    command.enum("strategy", "auto", _STRATEGIES, "which devices to use.")
+    command.bool("xla", False, "Compile the steps with XLA, in static shapes.")
+    command.integer(
+        "seed",
+        12345,
+        "Seed of new weights, order of examples and dropout; a resumed run keeps its own.",
+    )
+    command.bool("use_tpu", False, "As --strategy=tpu.")
+    command.string("tpu_name", None, "Name or grpc:// address of a Cloud TPU.")
+    command.string("tpu_zone", None, "Zone of the Cloud TPU.")
+    command.string("gcp_project", None, "Project of the Cloud TPU.")
+    command.string("master", None, "Address of a TPU, used when tpu_name is not given.")
+    command.integer("num_tpu_cores", 8, "Read for compatibility; the TPU tells its number itself.")
+
+
+def define_task_flags(command, tasks):
+    """Data, phases and training, as run_classifier and run_reg share them."""
+    command.group("Data")
+    command.string("data_dir", None, "Folder of the task's files.")
+    command.string("task_name", None, f"The task, in any case: {', '.join(tasks)}.")
+    command.string("output_dir", None, "Folder of checkpoints and results; made when absent.")
+    command.bool(
+        "pad_records",
+        False,
+        "Write *.tf_record padded to max_seq_length, as the originals can read them.",
+    )
+    command.group("Phases (at least one)")
+    command.bool("do_train", False, "Train; goes on from output_dir's newest checkpoint.")
+    command.bool("do_eval", False, "Evaluate on the dev set: eval_results.txt and .json.")
+    command.bool("do_predict", False, "Predict the test set: test_results.tsv.")
+    command.group("Training and batches")
+    command.integer("train_batch_size", 32, "Examples a training step, over all devices.")
+    command.integer(
+        "eval_batch_size", 8, "Examples a batch of the `loss` line in eval_results.txt."
+    )
+    command.integer(
+        "predict_batch_size", 8, "Read for compatibility; batches are planned by length."
+    )
+    command.float("learning_rate", 5e-5, "Peak rate of Adam.")
+    command.float("num_train_epochs", 3.0, "Passes over the training set; may be fractional.")
+    command.float("warmup_proportion", 0.1, "Share of the steps with linear warm-up.")
+    command.integer("save_checkpoints_steps", 1000, "Steps between checkpoints.")
+    command.integer("save_summary_steps", 100, "Steps between TensorBoard points.")
+    command.integer("iterations_per_loop", 1000, "Read for compatibility.")
+
+
+def load_model(command, fallback_dir=None):
+    """The model that the flags name (hub.Model).
+
+    Args:
+      command: CommandFlags.
+      fallback_dir: str or None, an output_dir that is used as --bert when no model flag is given.
+
+    Raises:
+      UserError: no model is named, or it cannot be loaded.
+    """
+    import os
+
+    from bert_tools import hub
+
+    handle = command.bert
+    if not handle and not command.bert_config_file:
+        described = fallback_dir and os.path.exists(os.path.join(fallback_dir, "bert_tools.json"))
+        if not described:
+            raise UserError(
+                "--bert is missing; give a model folder or minilm (or --bert_config_file, "
+                "--vocab_file and "
+                "--init_checkpoint)"
+            )
+        handle = fallback_dir
+    model = hub.load_parts(
+        handle,
+        command.bert_config_file,
+        command.vocab_file,
+        command.init_checkpoint,
+        # Without --bert the flag's default counts, as in the originals.
+        command.do_lower_case if command.given("do_lower_case") or not handle else None,
+        seed=command.seed,
+    )
+    positions = model.config.max_position_embeddings
+    if command.max_seq_length > positions:
+        raise UserError(
+            f"--max_seq_length={command.max_seq_length}: the model has {positions} positions; "
+            f"give at most {positions}"
+        )
+    return model
+
+
+def precision(command):
+    """--precision with auto resolved for this machine; warns of one that this machine is slow
+    at.
+    """
+    from bert_tools import distribution
+
+    return distribution.resolve_precision(command.precision)
+
+
+def strategy(command):
+    """The tf.distribute strategy of --strategy and the TPU flags."""
+    from bert_tools import distribution
+
+    name = "tpu" if command.use_tpu else command.strategy
+    return distribution.make_strategy(
+        name, command.tpu_name or command.master, command.tpu_zone, command.gcp_project
+    )

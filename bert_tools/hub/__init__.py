@@ -1,0 +1,160 @@
+"""The one loader: `load(handle)` reads any folder that holds a BERT, in whichever layout.
+
+    model = hub.load("minilm")                    # a short name: fetched once, then from the cache
+    model = hub.load("out/sim")                   # a folder that training left
+    model = hub.load("uncased_L-12_H-768_A-12")   # Google's or Hugging Face's files
+
+What a folder holds is found out by looking. Nothing is ever unpickled, and no code from a model
+folder runs.
+"""
+
+import os
+
+from bert_tools.config import BertConfig
+from bert_tools.errors import UserError
+from bert_tools.hub import google, huggingface, names, output_folder
+from bert_tools.hub import model as models
+from bert_tools.hub.model import Model
+from bert_tools.tokenization import validate_case_matches_checkpoint
+
+__all__ = ["Model", "load", "load_parts"]
+
+_LAYOUTS = (
+    output_folder,
+    huggingface,
+    google,
+)  # In this order: an output folder may be the others.
+_PICKLES = (".bin", ".pt", ".pth", ".pkl")
+# What a broken disk or a file made in malice may bring about.
+_UNREADABLE = (OSError, ValueError, RecursionError)
+_CHECKPOINT_SUFFIXES = (".index", ".meta", ".data-00000-of-00001")
+
+
+def load(handle):
+    """Reads a model.
+
+    Args:
+      handle: str, a short name (names.MODELS) or a folder; "./minilm" is the folder of that name.
+
+    Returns:
+      Model.
+
+    Raises:
+      UserError: one sentence that names the file at fault and the remedy.
+    """
+    folder = names.resolve(handle) if handle in names.MODELS else handle
+    try:
+        return _layout(folder).read(folder)
+    except _UNREADABLE as error:
+        raise _unreadable(folder, error) from error
+
+
+def load_parts(
+    handle=None,
+    bert_config_file=None,
+    vocab_file=None,
+    init_checkpoint=None,
+    do_lower_case=None,
+    seed=12345,
+):
+    """Reads a model from --bert and the original's separate flags, each of which wins over it.
+
+    Args:
+      handle: str or None, as load takes it.
+      bert_config_file: str or None, a Google or Hugging Face JSON.
+      vocab_file: str or None, a vocabulary, one token a line.
+      init_checkpoint: str or None, a checkpoint's prefix. Without it and without a handle the
+        weights are fresh, as in the original.
+      do_lower_case: bool or None; None means what the handle says, else true.
+      seed: int, of fresh weights.
+
+    Returns:
+      Model.
+
+    Raises:
+      UserError: a flag is missing, or what it names is not usable.
+    """
+    given = {"bert_config_file": bert_config_file, "vocab_file": vocab_file}
+    missing = [f"--{flag}" for flag, value in given.items() if not value]
+    if missing and not handle:
+        raise UserError(
+            f"{' and '.join(missing)} not given; give --bert, "
+            "or --bert_config_file, --vocab_file and --init_checkpoint"
+        )
+    if init_checkpoint and init_checkpoint.endswith(_CHECKPOINT_SUFFIXES):
+        prefix = init_checkpoint[: init_checkpoint.rindex(".")]
+        raise UserError(
+            f"--init_checkpoint={init_checkpoint} is one of a checkpoint's files; "
+            f"give what they share: --init_checkpoint={prefix}"
+        )
+    base = load(handle) if handle else None
+    try:
+        return _combine(base, bert_config_file, vocab_file, init_checkpoint, do_lower_case, seed)
+    except _UNREADABLE as error:
+        raise _unreadable(init_checkpoint or bert_config_file or vocab_file, error) from error
+
+
+def _combine(base, bert_config_file, vocab_file, init_checkpoint, do_lower_case, seed):
+    config = BertConfig.from_json_file(bert_config_file) if bert_config_file else base.config
+    casing = models.casing_of(base.tokenizer) if base else {}
+    if do_lower_case is not None:
+        # Accents follow case unless the model says otherwise.
+        if casing.get("strip_accents") == casing.get("do_lower_case"):
+            casing.pop("strip_accents", None)
+        casing["do_lower_case"] = do_lower_case
+    vocab = None if vocab_file else base.tokenizer.vocab
+    tokenizer = models.make_tokenizer(casing, vocab_file, vocab)
+    models.check_vocabulary(config, tokenizer, vocab_file or base.source)
+
+    prefix = init_checkpoint
+    if base and not init_checkpoint and not os.path.isdir(base.source):
+        prefix = base.source
+    validate_case_matches_checkpoint(tokenizer.do_lower_case, prefix)
+    if init_checkpoint:
+        source, weights = init_checkpoint, google.read_checkpoint(config, init_checkpoint)
+    elif base:
+        source, weights = base.source, base.weights
+        if bert_config_file:
+            weights = models.check_weights(config, weights, source)
+    else:
+        from bert_tools import encoder
+
+        source, weights = "", encoder.initial_weights(config, seed)
+    return Model(config, weights, tokenizer, base.meta if base else {}, source)
+
+
+def _unreadable(path, error):
+    if isinstance(error, UserError):
+        return error
+    reason = str(error).partition("\n")[0]
+    return UserError(f"{path}: cannot be read ({reason}); restore it")
+
+
+def _layout(folder):
+    """The module that reads a folder."""
+    if not os.path.isdir(folder):
+        short = ", ".join(names.MODELS)
+        raise UserError(
+            f"{folder}: no such model folder; give a folder or one of the short names: {short}"
+        )
+    for layout in _LAYOUTS:
+        if layout.holds(folder):
+            return layout
+    there = sorted(os.listdir(folder))
+    pickles = [name for name in there if name.endswith(_PICKLES)]
+    if pickles and not any(name.endswith(".safetensors") for name in there):
+        usual = "pytorch_model.bin"
+        path = os.path.join(folder, usual if usual in pickles else pickles[0])
+        target = os.path.join(folder, "model.safetensors")
+        raise UserError(
+            f"{path}: a pickle, which can run code and is never read here; if you trust it, "
+            "convert it where PyTorch and safetensors are installed: python -c 'import torch, "
+            "safetensors.torch as s; s.save_file({k: v.contiguous().clone() for k, v in "
+            f'torch.load("{path}", weights_only=True).items()}}, "{target}", {{"format": "pt"}})\''
+        )
+    listed = ", ".join(there[:8]) + (", ..." if len(there) > 8 else "") if there else "nothing"
+    raise UserError(
+        f"{folder}: no model found: looked for bert_tools.json, for config.json with a "
+        ".safetensors file and for bert_config.json with a checkpoint (.index), there is "
+        f"{listed}; give the folder that holds the model's files"
+    )

@@ -1,0 +1,102 @@
+"""The folder that a training command leaves: bert_config.json, vocabulary, checkpoints, and
+bert_tools.json, which says what the model is for.
+
+    {"format_version": 1, "family": "bert", "task": "sim", "labels": null, "value_range": [0, 1],
+     "max_seq_length": 128, "pooling": null, "do_lower_case": true, "strip_accents": true,
+     "tokenize_chinese_chars": true, "vocab_file": "vocab.txt"}
+
+Keys that are not known here are kept and handed on as they stand.
+"""
+
+import os
+
+from bert_tools import files
+from bert_tools.config import BertConfig
+from bert_tools.errors import UserError
+from bert_tools.hub import google, huggingface
+from bert_tools.hub import model as models
+
+FORMAT_VERSION = 1
+
+
+def holds(folder):
+    """Whether a folder is in this layout."""
+    return os.path.exists(os.path.join(folder, models.OUTPUT_DESCRIPTION))
+
+
+def read(folder):
+    """Reads a folder: its newest checkpoint, or its safetensors where it has a config.json.
+
+    Args:
+      folder: str.
+
+    Returns:
+      Model; meta is what bert_tools.json holds.
+
+    Raises:
+      UserError: there is no checkpoint yet, or a file is missing, damaged or of a newer version.
+    """
+    from bert_tools import checkpoints
+
+    path = os.path.join(folder, models.OUTPUT_DESCRIPTION)
+    meta = _read_description(path)
+    # A description lies in every kind of folder that this project writes.
+    if not os.path.exists(os.path.join(folder, models.GOOGLE_CONFIG)) and huggingface.holds(folder):
+        return huggingface.read(folder)._replace(meta=meta)
+    config = BertConfig.from_json_file(os.path.join(folder, models.GOOGLE_CONFIG))
+    vocab_file = os.path.join(folder, _vocabulary_name(meta, path))
+    tokenizer = models.make_tokenizer(models.check_casing(meta, path), vocab_file)
+    models.check_vocabulary(config, tokenizer, vocab_file)
+    prefix = checkpoints.latest(folder) or google.find_checkpoint(folder)
+    return models.Model(config, google.read_checkpoint(config, prefix), tokenizer, meta, prefix)
+
+
+def write_description(folder, model, meta):
+    """Writes all of a folder but the checkpoints, so that it is self-contained before the first.
+
+    Args:
+      folder: str, must exist.
+      model: Model; its config and tokenizer are written, its weights are not looked at.
+      meta: dict that JSON can hold: task, labels, value_range, max_seq_length, pooling. Casing,
+        family, version and vocabulary are added.
+
+    Raises:
+      UserError: a file cannot be written.
+    """
+    files.write_json(os.path.join(folder, models.GOOGLE_CONFIG), model.config.to_google())
+    models.write_vocabulary(os.path.join(folder, models.VOCABULARY), model.tokenizer)
+    write_json(folder, model._replace(meta=meta))
+
+
+def write_json(folder, model):
+    """Writes bert_tools.json alone, from a model's meta and tokenizer."""
+    description = {
+        **model.meta,
+        "format_version": FORMAT_VERSION,
+        "family": "bert",
+        **models.casing_of(model.tokenizer),
+        "vocab_file": models.VOCABULARY,
+    }
+    files.write_json(os.path.join(folder, models.OUTPUT_DESCRIPTION), description)
+
+
+def _read_description(path):
+    meta = files.read_json(path)
+    version = meta.get("format_version")
+    if not isinstance(version, int) or not 1 <= version <= FORMAT_VERSION:
+        raise UserError(
+            f"{path}: format_version is {version!r}, this bert_tools reads {FORMAT_VERSION}; "
+            "restore the file or use the bert_tools that wrote it"
+        )
+    if meta.get("family") != "bert":
+        raise UserError(f"{path}: family is {meta.get('family')!r}; supported: bert")
+    return meta
+
+
+def _vocabulary_name(meta, path):
+    name = meta.get("vocab_file", models.VOCABULARY)
+    if not isinstance(name, str) or name in ("", ".", "..") or os.path.basename(name) != name:
+        raise UserError(
+            f"{path}: vocab_file is {name!r}, expected the name of a file in the folder; correct it"
+        )
+    return name

@@ -1,0 +1,1 @@
+"""From files to batches: readers, features, TFRecords, the batch planner."""

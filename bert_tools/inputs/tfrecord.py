@@ -1,0 +1,272 @@
+"""TFRecord files of tf.Examples with the original's feature names and types, written and read fast.
+
+A file is unpadded unless asked otherwise; both kinds, and the originals' padded files, are read.
+Beside X.tf_record lies X.tf_record.json, the key of what it was made from: the file is used again
+while the key is the same, never otherwise.
+"""
+
+import concurrent.futures
+import hashlib
+import itertools
+import os
+import struct
+
+import numpy as np
+import tensorflow as tf
+
+from bert_tools import files
+from bert_tools.errors import UserError
+from bert_tools.inputs.features import Features, convert_texts
+
+_CHUNK = 4096  # Examples converted at a time: large enough for NumPy, small enough for flat memory.
+_READ_BATCH = 1024
+
+
+def file_key(paths, tokenizer, **flags):
+    """What a TFRecord file depends on, as a dict that JSON can hold.
+
+    Args:
+      paths: list of str, the data files; their content counts, not their names or dates.
+      tokenizer: FullTokenizer.
+      flags: further values that decide the content (max_seq_length, pad_records, ...).
+    """
+    return {
+        "format": 1,
+        "data": [_sha256(path) for path in paths],
+        "tokenizer": tokenizer.fingerprint(),
+        "flags": flags,
+    }
+
+
+def convert_examples(
+    examples, columns, max_seq_length, tokenizer, output_file, pad_records=False, key=None
+):
+    """Writes examples to a TFRecord file, unless the file with this key is there already.
+
+    Args:
+      examples: list of InputExample.
+      columns: function(list of InputExample) -> dict {feature name: int64 or float32 array
+      [examples]}.
+      max_seq_length: int.
+      tokenizer: FullTokenizer.
+      output_file: str.
+      pad_records: bool, pad to max_seq_length, so that the originals can read the file.
+      key: dict of `file_key`, or None: always write.
+
+    Returns:
+      (tokens, unknown): how many tokens were written, and how many of them are [UNK]; None when
+      the file was there already.
+
+    Raises:
+      UserError: the file cannot be written.
+    """
+    key_file = f"{output_file}.json"
+    if key is not None and _is_current(output_file, key_file, key):
+        return None
+    # The old key must not vouch for a new file when the process dies between the two renames.
+    if os.path.exists(key_file):
+        os.unlink(key_file)
+
+    def convert(chunk):
+        features = convert_texts(
+            [e.text_a for e in chunk], [e.text_b for e in chunk], max_seq_length, tokenizer
+        )
+        features.columns = columns(chunk)
+        unknown = int(np.count_nonzero(features.input_ids == tokenizer.unk_id))
+        records = serialize(features, max_seq_length if pad_records else None)
+        return records, len(features.input_ids), unknown
+
+    tokens = unknown = 0
+    chunks = [examples[start : start + _CHUNK] for start in range(0, len(examples), _CHUNK)]
+    with files.aside(output_file) as temporary, concurrent.futures.ThreadPoolExecutor() as pool:
+        try:
+            with tf.io.TFRecordWriter(temporary) as writer:
+                for records, chunk_tokens, chunk_unknown in _ahead(pool, convert, chunks):
+                    for record in records:
+                        writer.write(record)
+                    tokens, unknown = tokens + chunk_tokens, unknown + chunk_unknown
+        except tf.errors.OpError as error:
+            raise OSError(str(error).splitlines()[0]) from error
+        size = os.path.getsize(temporary)
+    if key is not None:
+        files.write_json(key_file, {**key, "examples": len(examples), "bytes": size})
+    return tokens, unknown
+
+
+def serialize(features, pad_to=None):
+    """tf.Example messages in wire format, a bytes an example.
+
+    Args:
+      features: Features; its columns become scalar features, floats as float_list, integers as
+      int64_list.
+      pad_to: int or None, the length that the id features are padded to with zeros.
+    """
+    ids, offsets = _varints(features.input_ids)
+    ends = offsets[features.offsets].tolist()
+    lengths = features.lengths.tolist()
+    segments = features.segment_ids.astype(np.uint8).tobytes()
+    token_ends = features.offsets.tolist()
+    scalars = [_scalar_entries(name, values) for name, values in sorted(features.columns.items())]
+    entries = {name: _EntryHeads(name) for name in ("input_ids", "input_mask", "segment_ids")}
+    ids_head, mask_head, segment_head = entries.values()
+    ones = b"\x01" * max(lengths, default=0)
+    records = []
+    for index, length in enumerate(lengths):
+        padding = bytes(pad_to - length) if pad_to else b""
+        payload = ids[ends[index] : ends[index + 1]] + padding
+        total = length + len(padding)
+        body = b"".join(
+            (
+                ids_head[len(payload)],
+                payload,
+                mask_head[total],
+                ones[:length],
+                padding,
+                segment_head[total],
+                segments[token_ends[index] : token_ends[index + 1]],
+                padding,
+                *(column[index] for column in scalars),
+            )
+        )
+        records.append(b"\x0a" + _varint(len(body)) + body)
+    return records
+
+
+def read_features(path, columns):
+    """Reads a TFRecord file of tf.Examples, padded or not, into memory.
+
+    Args:
+      path: str.
+      columns: dict {feature name: NumPy dtype} of the scalar features to read.
+
+    Returns:
+      Features, without padding (input_mask tells what is padding).
+
+    Raises:
+      UserError: no such file, or it is damaged, or lacks one of the features.
+    """
+    ids = ("input_ids", "input_mask", "segment_ids")
+    spec = {name: tf.io.RaggedFeature(tf.int64) for name in ids}
+    for name, dtype in columns.items():
+        kind = tf.float32 if np.issubdtype(dtype, np.floating) else tf.int64
+        spec[name] = tf.io.FixedLenFeature([], kind)
+    records = tf.data.TFRecordDataset(path).batch(_READ_BATCH)
+    parsed = records.map(lambda batch: tf.io.parse_example(batch, spec), tf.data.AUTOTUNE)
+    try:
+        parts = [_unpadded(batch, columns) for batch in parsed]
+    except tf.errors.NotFoundError as error:
+        raise UserError(f"{path}: no such file; check the path") from error
+    except tf.errors.OpError as error:
+        raise UserError(
+            f"{path}: not a readable TFRecord file of this task ({str(error).splitlines()[0]}); "
+            "remove it, it is made anew from the data"
+        ) from error
+    if not parts:
+        empty = {name: np.zeros(0, dtype) for name, dtype in columns.items()}
+        return Features(np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros(1, np.int64), empty)
+    return Features.concatenate(parts)
+
+
+def _unpadded(batch, columns):
+    mask = batch["input_mask"]
+    kept = mask.flat_values.numpy() > 0
+    splits = mask.row_splits.numpy()
+    offsets = np.concatenate([[0], np.cumsum(kept)])[splits]
+    return Features(
+        batch["input_ids"].flat_values.numpy()[kept].astype(np.int32),
+        batch["segment_ids"].flat_values.numpy()[kept].astype(np.int32),
+        offsets.astype(np.int64),
+        {name: batch[name].numpy().astype(dtype) for name, dtype in columns.items()},
+    )
+
+
+def _ahead(pool, function, items):
+    """function(item) of each item, in order, computed by the pool a few items ahead."""
+    items = iter(items)
+    waiting = [pool.submit(function, item) for item in itertools.islice(items, 4)]
+    while waiting:
+        yield waiting.pop(0).result()
+        waiting += [pool.submit(function, item) for item in itertools.islice(items, 1)]
+
+
+def _is_current(output_file, key_file, key):
+    if not (os.path.exists(output_file) and os.path.exists(key_file)):
+        return False
+    try:
+        found = files.read_json(key_file)
+    except UserError:
+        return False
+    return found.pop("bytes", None) == os.path.getsize(output_file) and (
+        {name: value for name, value in found.items() if name != "examples"} == key
+    )
+
+
+def _sha256(path):
+    digest = hashlib.sha256()
+    with open(path, "rb") as reader:
+        while block := reader.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+# tf.Example on the wire (tensorflow/core/example/{example,feature}.proto):
+#   Example { features = 1: Features { feature = 1: repeated map entry { key = 1: string, value =
+# 2: Feature } } }   Feature { float_list = 2: FloatList { value = 1: packed float }, int64_list =
+# 3: Int64List { value = 1: packed } }
+
+
+class _EntryHeads(dict):
+    """{bytes of packed values: everything of a map entry that comes before them}, for one int64
+    feature.
+    """
+
+    def __init__(self, name):
+        super().__init__()
+        self._key = b"\x0a" + _varint(len(name)) + name.encode()
+
+    def __missing__(self, size):
+        head = b"\x0a" + _varint(size)
+        head = b"\x1a" + _varint(len(head) + size) + head
+        head = self._key + b"\x12" + _varint(len(head) + size) + head
+        self[size] = head = b"\x0a" + _varint(len(head) + size) + head
+        return head
+
+
+def _scalar_entries(name, values):
+    """The whole map entry of a scalar feature, for each example."""
+    key = b"\x0a" + _varint(len(name)) + name.encode()
+    if np.issubdtype(values.dtype, np.floating):
+        payloads = (b"\x12\x06\x0a\x04" + struct.pack("<f", value) for value in values.tolist())
+    else:
+        varints = (_varint(value & 0xFFFFFFFFFFFFFFFF) for value in values.tolist())
+        lists = (b"\x0a" + _varint(len(varint)) + varint for varint in varints)
+        payloads = (b"\x1a" + _varint(len(packed)) + packed for packed in lists)
+    bodies = (key + b"\x12" + _varint(len(payload)) + payload for payload in payloads)
+    return [b"\x0a" + _varint(len(body)) + body for body in bodies]
+
+
+def _varint(value):
+    """One non-negative integer in base 128, least significant group first."""
+    out = bytearray()
+    while value > 127:
+        out.append(value & 127 | 128)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def _varints(values):
+    """Packed varints of non-negative int32 values.
+
+    Returns:
+      (bytes, int64 array [values + 1]): value i is bytes[offsets[i]:offsets[i + 1]].
+    """
+    values = values.astype(np.int64)
+    groups = 1 + (values > 127) + (values > 16383) + (values > 2097151) + (values > 268435455)
+    offsets = np.concatenate([[0], np.cumsum(groups)])
+    out = np.zeros(offsets[-1], np.uint8)
+    for group in range(5):
+        rows = groups > group
+        part = values[rows] >> 7 * group & 127
+        out[offsets[:-1][rows] + group] = part | np.where(groups[rows] > group + 1, 128, 0)
+    return out.tobytes(), offsets

@@ -1,0 +1,181 @@
+"""The optimiser of the original BERT: its schedule, Adam with decoupled weight decay, clipping,
+loss scaling.
+"""
+
+import re
+
+import numpy as np
+import tensorflow as tf
+
+# Not on normalisation and bias, as the original.
+_NO_DECAY = re.compile("LayerNorm|layer_norm|bias")
+
+
+def learning_rate_at(step, init_lr, num_train_steps, num_warmup_steps):
+    """The rate of one step, in the original's float32 arithmetic.
+
+    The linear decay runs from step 0 and warm-up only overrides it, so the rate drops at the
+    hand-over.
+
+    Args:
+      step: int, from 0.
+      init_lr: float, the peak.
+      num_train_steps, num_warmup_steps: int.
+
+    Returns:
+      np.float32.
+    """
+    init_lr = np.float32(init_lr)
+    if step < num_warmup_steps:
+        return init_lr * (np.float32(step) / np.float32(num_warmup_steps))
+    done = np.float32(min(step, num_train_steps)) / np.float32(max(1, num_train_steps))
+    return init_lr * (np.float32(1) - done)
+
+
+class AdamWeightDecayOptimizer:
+    """Adam without bias correction, with weight decay beside it (the original's class of this
+    name).
+
+    Args:
+      learning_rate: function(step: int) -> float.
+      weight_decay_rate, beta_1, beta_2, epsilon: float.
+      clip_norm: float, the global norm that gradients are cut to, after they are summed over all
+      replicas.
+    """
+
+    def __init__(
+        self,
+        learning_rate,
+        weight_decay_rate=0.01,
+        beta_1=0.9,
+        beta_2=0.999,
+        epsilon=1e-6,
+        clip_norm=1.0,
+    ):
+        self.learning_rate = learning_rate
+        self.weight_decay_rate = weight_decay_rate
+        self.beta_1 = beta_1
+        self.beta_2 = beta_2
+        self.epsilon = epsilon
+        self.clip_norm = clip_norm
+
+    def create_slots(self, weights):
+        """Zero adam_m and adam_v beside each weight: {NAME/adam_m: Variable, ...}. Call under the
+        strategy's scope.
+        """
+        return {
+            f"{name}/{slot}": tf.Variable(tf.zeros(weight.shape), trainable=False, dtype=tf.float32)
+            for name, weight in weights.items()
+            for slot in ("adam_m", "adam_v")
+        }
+
+    def apply_gradients(self, gradients, weights, slots, learning_rate, scale=None):
+        """One update. Call it in replica context, with this replica's share of the gradients.
+
+        Args:
+          gradients: {name: Tensor or IndexedSlices}; over all replicas they sum to the step's
+          gradient.
+          weights: {name: Variable}.
+          slots: dict of `create_slots`.
+          learning_rate: float32 scalar Tensor.
+          scale: float32 scalar Tensor or None, what the loss was multiplied by; with it the update
+            is left out when a gradient is not finite.
+
+        Returns:
+          bool scalar Tensor, whether the gradients were finite (always True without scale).
+        """
+        names = list(gradients)
+        context = tf.distribute.get_replica_context()
+        # As in the original, a word that occurs twice counts twice in the norm: its slices are
+        # squared one by one, not their sum.
+        sparse = [g for g in gradients.values() if isinstance(g, tf.IndexedSlices)]
+        squares = tf.add_n(
+            [tf.reduce_sum(tf.square(g.values)) for g in sparse] or [tf.constant(0.0)]
+        )
+        dense = [tf.convert_to_tensor(gradients[name]) for name in names]
+        if context.num_replicas_in_sync > 1:
+            squares, dense = context.all_reduce(tf.distribute.ReduceOp.SUM, [squares, dense])
+        squares += tf.add_n(
+            [
+                tf.reduce_sum(tf.square(tensor))
+                for name, tensor in zip(names, dense, strict=True)
+                if not isinstance(gradients[name], tf.IndexedSlices)
+            ]
+        )
+        unscale = tf.constant(1.0) if scale is None else 1.0 / scale
+        norm = tf.sqrt(squares) * unscale
+        factor = unscale * self.clip_norm / tf.maximum(norm, self.clip_norm)
+
+        def update():
+            for name, gradient in zip(names, dense, strict=True):
+                self._update(weights[name], slots, name, gradient * factor, learning_rate)
+            return tf.constant(True)
+
+        if scale is None:
+            return update()
+        return tf.cond(tf.math.is_finite(norm), update, lambda: tf.constant(False))
+
+    def _update(self, weight, slots, name, gradient, learning_rate):
+        if self.weight_decay_rate and not _NO_DECAY.search(name):
+            decayed = weight * (1.0 - learning_rate * self.weight_decay_rate)
+            tf.raw_ops.AssignVariableOp(resource=weight.handle, value=decayed)
+        # TensorFlow's one-pass Adam; with powers of 0 its bias correction is the identity.
+        tf.raw_ops.ResourceApplyAdam(
+            var=weight.handle,
+            m=slots[f"{name}/adam_m"].handle,
+            v=slots[f"{name}/adam_v"].handle,
+            beta1_power=0.0,
+            beta2_power=0.0,
+            lr=learning_rate,
+            beta1=self.beta_1,
+            beta2=self.beta_2,
+            epsilon=self.epsilon,
+            grad=gradient,
+        )
+
+
+def create_optimizer(init_lr, num_train_steps, num_warmup_steps):
+    """The optimiser that every script of the original trains with.
+
+    Args:
+      init_lr: float, the peak rate.
+      num_train_steps: int.
+      num_warmup_steps: int.
+    """
+    return AdamWeightDecayOptimizer(
+        lambda step: learning_rate_at(step, init_lr, num_train_steps, num_warmup_steps)
+    )
+
+
+class DynamicLossScale:
+    """Loss scaling for float16 (Micikevicius et al. 2018, https://arxiv.org/abs/1710.03740).
+
+    Halves the scale when a step's gradients overflow (that step is skipped), doubles it after
+    `growth_steps` good ones.
+
+    Attributes:
+      scale: float.
+      good_steps: int, since the last change.
+      skipped: int, steps skipped so far.
+    """
+
+    growth_steps = 2000
+
+    def __init__(self, scale=2.0**15, good_steps=0, skipped=0):
+        self.scale, self.good_steps, self.skipped = scale, good_steps, skipped
+
+    def update(self, finite):
+        """Takes note of a step; finite: bool, whether its gradients were."""
+        if not finite:
+            self.skipped += 1
+            self.good_steps = 0
+            self.scale = max(1.0, self.scale / 2)
+            return
+        self.good_steps += 1
+        if self.good_steps >= self.growth_steps:
+            self.good_steps = 0
+            self.scale = min(2.0**24, self.scale * 2)
+
+    def state(self):
+        """What a checkpoint keeps; pass it to the constructor."""
+        return {"scale": self.scale, "good_steps": self.good_steps, "skipped": self.skipped}
