@@ -39,7 +39,7 @@ def read(prefix, slots=False):
         return {
             name: reader.get_tensor(name) for name in names if slots or not name.endswith(_SLOTS)
         }
-    except (tf.errors.OpError, ValueError, RuntimeError) as error:
+    except (tf.errors.OpError, ValueError, RuntimeError, IndexError) as error:
         if not glob.glob(f"{glob.escape(prefix)}*"):
             raise UserError(
                 f"{prefix}: no such checkpoint; give the path without .index or .data"

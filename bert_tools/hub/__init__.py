@@ -19,11 +19,8 @@ from bert_tools.tokenization import validate_case_matches_checkpoint
 
 __all__ = ["Model", "load", "load_parts"]
 
-_LAYOUTS = (
-    output_folder,
-    huggingface,
-    google,
-)  # In this order: an output folder may be the others.
+# In this order: an output folder looks like one of the others too.
+_LAYOUTS = (output_folder, huggingface, google)
 _PICKLES = (".bin", ".pt", ".pth", ".pkl")
 # What a broken disk or a file made in malice may bring about.
 _UNREADABLE = (OSError, ValueError, RecursionError)
@@ -45,6 +42,8 @@ def load(handle):
     folder = names.resolve(handle) if handle in names.MODELS else handle
     try:
         return _layout(folder).read(folder)
+    except UserError:
+        raise
     except _UNREADABLE as error:
         raise _unreadable(folder, error) from error
 
@@ -90,6 +89,8 @@ def load_parts(
     base = load(handle) if handle else None
     try:
         return _combine(base, bert_config_file, vocab_file, init_checkpoint, do_lower_case, seed)
+    except UserError:
+        raise
     except _UNREADABLE as error:
         raise _unreadable(init_checkpoint or bert_config_file or vocab_file, error) from error
 
@@ -124,8 +125,6 @@ def _combine(base, bert_config_file, vocab_file, init_checkpoint, do_lower_case,
 
 
 def _unreadable(path, error):
-    if isinstance(error, UserError):
-        return error
     reason = str(error).partition("\n")[0]
     return UserError(f"{path}: cannot be read ({reason}); restore it")
 

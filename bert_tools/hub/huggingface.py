@@ -111,7 +111,7 @@ def write(folder, model):
         if name.endswith("/kernel"):
             array = array.T
         prefix = "bert." if heads and name.startswith("bert/") else ""
-        tensors[prefix + theirs] = np.ascontiguousarray(array, np.float32)
+        tensors[prefix + theirs] = np.asarray(array, np.float32, order="C")
     if left_out:
         logging.warning(
             "%s: Hugging Face has no name for %s; left out", folder, ", ".join(sorted(left_out))
@@ -260,8 +260,14 @@ def _read_tokenizer(folder, config_values):
     kind = settings.get("tokenizer_class") or config_values.get("tokenizer_class")
     vocab_file = os.path.join(folder, models.VOCABULARY)
     if kind is not None and kind not in _TOKENIZER_CLASSES and kind not in _GENERIC_CLASSES:
+        where = (
+            models.TOKENIZER_CONFIG
+            if settings.get("tokenizer_class")
+            else models.HUGGINGFACE_CONFIG
+        )
         raise UserError(
-            f"{path}: tokenizer_class is {kind!r}; supported: BertTokenizer and its relatives"
+            f"{os.path.join(folder, where)}: tokenizer_class is {kind!r}; "
+            "supported: BertTokenizer and its relatives"
         )
     tokenizer_file = os.path.join(folder, _TOKENIZER)
     whole = files.read_json(tokenizer_file) if os.path.exists(tokenizer_file) else {}

@@ -92,7 +92,7 @@ def write_huggingface(folder, tensors=None, config=None, name="model.safetensors
     write_json(os.path.join(folder, "config.json"), {**CONFIG, **(config or {})})
     write_vocabulary(os.path.join(folder, "vocab.txt"))
     tensors = huggingface_tensors() if tensors is None else tensors
-    tensors = {key: np.ascontiguousarray(value) for key, value in tensors.items()}
+    tensors = {key: np.asarray(value, order="C") for key, value in tensors.items()}
     save_file(tensors, os.path.join(folder, name), {"format": "pt"})
     return str(folder)
 
