@@ -68,9 +68,14 @@ def write_variables(prefix, tensors):
             shape_and_slices=[""] * len(names),
             tensors=[tf.convert_to_tensor(tensors[name]) for name in names],
         )
-        for suffix in (".data-00000-of-00001", ".index"):
+        suffixes = (".data-00000-of-00001", ".index")
+        for suffix in suffixes:
             with open(scratch + suffix, "rb") as written:
                 os.fsync(written.fileno())
+        # An old index must not vouch for new data.
+        if os.path.exists(f"{prefix}.index"):
+            os.unlink(f"{prefix}.index")
+        for suffix in suffixes:
             os.replace(scratch + suffix, prefix + suffix)
     except (tf.errors.OpError, OSError) as error:
         reason = str(error).splitlines()[0]
@@ -98,7 +103,8 @@ def save(folder, step, tensors, state):
     prefix = os.path.join(folder, f"model.ckpt-{step}")
     files.write_json(f"{prefix}.json", state)
     write_variables(prefix, {**tensors, "global_step": np.int64(step)})
-    steps = sorted({*_steps(folder), step})
+    # What was just written counts as the newest, though a longer run may have left higher steps.
+    steps = [*sorted({*_steps(folder)} - {step}), step]
     names = [f"model.ckpt-{kept}" for kept in steps[-KEPT:]]
     lines = [
         f'model_checkpoint_path: "model.ckpt-{step}"',

@@ -22,6 +22,9 @@ def make_strategy(name="auto", tpu_name=None, tpu_zone=None, gcp_project=None):
     Raises:
       UserError: no such strategy, or the TPU cannot be reached.
     """
+    if name == "multi_worker":
+        # Before any device is listed, which would start TensorFlow without its cluster.
+        return tf.distribute.MultiWorkerMirroredStrategy()
     gpus = tf.config.list_logical_devices("GPU")
     if name == "auto":
         name = "mirrored" if len(gpus) > 1 else "one_device"
@@ -30,8 +33,6 @@ def make_strategy(name="auto", tpu_name=None, tpu_zone=None, gcp_project=None):
     if name == "mirrored":
         devices = gpus or tf.config.list_logical_devices("CPU")
         return tf.distribute.MirroredStrategy([device.name for device in devices])
-    if name == "multi_worker":
-        return tf.distribute.MultiWorkerMirroredStrategy()
     if name == "tpu":
         try:
             resolver = tf.distribute.cluster_resolver.TPUClusterResolver(
@@ -48,6 +49,12 @@ def make_strategy(name="auto", tpu_name=None, tpu_zone=None, gcp_project=None):
             ) from error
         return tf.distribute.TPUStrategy(resolver)
     raise UserError(f"--strategy={name}: no such strategy; expected one of {', '.join(NAMES)}")
+
+
+def is_chief(strategy):
+    """Whether this process writes the files: the only one, or the first of several workers."""
+    resolver = strategy.cluster_resolver
+    return resolver is None or not resolver.task_type or resolver.task_id == 0
 
 
 def resolve_precision(name):

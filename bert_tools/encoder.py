@@ -249,7 +249,8 @@ def _small_lookup(table, ids):
     """Rows of a small table; its gradient is dense, as in the original (global-norm clipping sees
     the difference).
     """
-    return tf.gather(tf.identity(table), ids)
+    # The gradient of a reshape adds up the slices that a gather's gradient consists of.
+    return tf.gather(tf.reshape(table, tf.shape(table)), ids)
 
 
 def _layer_norm(config, weights, prefix, x):

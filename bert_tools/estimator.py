@@ -19,7 +19,7 @@ import tensorflow as tf
 import tqdm
 
 from bert_tools import checkpoints
-from bert_tools.distribution import make_strategy
+from bert_tools.distribution import is_chief, make_strategy
 from bert_tools.errors import UserError
 from bert_tools.optimization import DynamicLossScale
 
@@ -121,8 +121,8 @@ class Estimator:
         step_fn = self._training_step(slots)
         optimizer = self._model_fn.optimizer
         batch_size = self._params["batch_size"]
-        progress = _Progress(self._step, max_steps, batch_size, config)
-        chief = _is_chief(self._strategy)
+        chief = is_chief(self._strategy)
+        progress = _Progress(self._step, max_steps, batch_size, config, chief)
 
         def save():
             if chief:
@@ -427,9 +427,12 @@ class _Progress:
     TensorBoard.
     """
 
-    def __init__(self, begin, end, batch_size, config):
+    def __init__(self, begin, end, batch_size, config, chief):
         self._every, self._batch_size, self._end = config.save_summary_steps, batch_size, end
-        self._writer = tf.summary.create_file_writer(config.model_dir)
+        if chief:
+            self._writer = tf.summary.create_file_writer(config.model_dir)
+        else:
+            self._writer = tf.summary.create_noop_writer()
         self._bar = tqdm.tqdm(
             initial=begin, total=end, desc="training", unit="step", disable=not sys.stderr.isatty()
         )
@@ -537,8 +540,3 @@ def _token_budget(precision):
 
 def _is_tpu(strategy):
     return isinstance(strategy, tf.distribute.TPUStrategy)
-
-
-def _is_chief(strategy):
-    resolver = strategy.cluster_resolver
-    return resolver is None or not resolver.task_type or resolver.task_id == 0

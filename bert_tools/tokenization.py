@@ -20,6 +20,9 @@ UNKNOWN, CLASSIFY, SEPARATE, PAD, MASK = "[UNK]", "[CLS]", "[SEP]", "[PAD]", "[M
 _CACHED_WORDS = (
     1_000_000  # A bound on memory (about 200 MB when full), far above a natural vocabulary.
 )
+# Later versions of Unicode moved three characters to another category. The ids stay those of
+# Unicode 11, which the original ran on, whatever the Python.
+_UNICODE_11 = {"\u166d": "Po", "\u1734": "Mn", "\ua9bd": "Mc"}
 
 
 def load_vocab(vocab_file):
@@ -164,9 +167,7 @@ class FullTokenizer:
         if self.do_lower_case:
             word = word.lower()
         if self.strip_accents:
-            word = "".join(
-                c for c in unicodedata.normalize("NFD", word) if unicodedata.category(c) != "Mn"
-            )
+            word = "".join(c for c in unicodedata.normalize("NFD", word) if _category(c) != "Mn")
         # Python's split() knows more white space (U+2028) than the cleaning; the original uses
         # both, so do we.
         parts = "".join(f" {c} " if _is_punctuation(c) else c for c in word).split()
@@ -261,4 +262,8 @@ def _is_punctuation(char):
     code = ord(char)
     if code < 128:
         return 33 <= code <= 47 or 58 <= code <= 64 or 91 <= code <= 96 or 123 <= code <= 126
-    return unicodedata.category(char)[0] == "P"
+    return _category(char)[0] == "P"
+
+
+def _category(char):
+    return _UNICODE_11.get(char) or unicodedata.category(char)

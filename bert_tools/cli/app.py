@@ -33,11 +33,13 @@ class CommandFlags:
     def string(self, name, default, meaning):
         self._define(flags.DEFINE_string, name, default, meaning)
 
-    def integer(self, name, default, meaning):
-        self._define(flags.DEFINE_integer, name, default, meaning)
+    def integer(self, name, default, meaning, **bounds):
+        """bounds: lower_bound, upper_bound (both included)."""
+        self._define(flags.DEFINE_integer, name, default, meaning, **bounds)
 
-    def float(self, name, default, meaning):
-        self._define(flags.DEFINE_float, name, default, meaning)
+    def float(self, name, default, meaning, **bounds):
+        """bounds: lower_bound, upper_bound (both included)."""
+        self._define(flags.DEFINE_float, name, default, meaning, **bounds)
 
     def bool(self, name, default, meaning):
         self._define(flags.DEFINE_bool, name, default, meaning)
@@ -47,8 +49,8 @@ class CommandFlags:
         flags.DEFINE_enum(name, default, list(choices), meaning, flag_values=self._values)
         self._groups[-1][1].append(name)
 
-    def _define(self, definition, name, default, meaning):
-        definition(name, default, meaning, flag_values=self._values)
+    def _define(self, definition, name, default, meaning, **bounds):
+        definition(name, default, meaning, flag_values=self._values, **bounds)
         self._groups[-1][1].append(name)
 
     def __getattr__(self, name):
@@ -168,7 +170,9 @@ def import_tensorflow():
             try:
                 import tensorflow as tf
 
-                tf.config.list_logical_devices()
+                # With TF_CONFIG a cluster is joined first, by --strategy=multi_worker.
+                if "TF_CONFIG" not in os.environ:
+                    tf.config.list_logical_devices()
             except BaseException:
                 messages.seek(0)
                 os.write(stderr, messages.read())

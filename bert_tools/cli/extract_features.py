@@ -56,11 +56,29 @@ def run(command):
                 )
         compute = _Extractor(model, layers, precision, command)
         with _writer(command.output_file) as write:
-            number = 0
-            while window := list(itertools.islice(lines, _WINDOW)):
+            number, error = 0, None
+            while error is None:
+                window, error = _window(lines)
+                if not window:
+                    break
                 for tokens, values in compute(window):
                     write(json.dumps(_row(number, tokens, layers, values)) + "\n")
                     number += 1
+            if error is not None:
+                raise error
+
+
+def _window(lines):
+    """(up to _WINDOW lines, the UserError that ended them early or None): what comes before a bad
+    line of a stream is still written.
+    """
+    window = []
+    try:
+        for line in itertools.islice(lines, _WINDOW):
+            window.append(line)
+    except UserError as error:
+        return window, error
+    return window, None
 
 
 def _row(number, tokens, layers, values):

@@ -4,11 +4,15 @@ files.
 
 import logging
 import os
+import tempfile
 
-from bert_tools import files
+from bert_tools import checkpoints, encoder, files
 from bert_tools.cli import shared_flags
+from bert_tools.config import BertConfig
+from bert_tools.distribution import is_chief
 from bert_tools.errors import UserError
 from bert_tools.estimator import Estimator, RunConfig
+from bert_tools.hub import model as models
 from bert_tools.hub import output_folder
 from bert_tools.inputs import batches, tfrecord
 from bert_tools.model_fn import model_fn_builder
@@ -80,7 +84,13 @@ class Session:
         self._estimator = Estimator(model_fn, config, {"batch_size": command.train_batch_size})
         meta = {"task": task.name, "task_name": command.task_name.lower(), **task.description()}
         meta["max_seq_length"] = command.max_seq_length
+        self._chief = is_chief(strategy)
+        # Further workers convert the data for themselves and leave no files behind.
+        self._scratch = None if self._chief else tempfile.TemporaryDirectory()
+        self._folder = command.output_dir if self._chief else self._scratch.name
         if "train" in data:
+            self._require_same_model(model.config)
+        if "train" in data and self._chief:
             output_folder.write_description(command.output_dir, model, meta)
 
     def train(self):
@@ -89,7 +99,12 @@ class Session:
         self._estimator.train(self._input_fn("train"), self._steps)
 
     def evaluate(self):
-        """Writes eval_results.txt (the original's lines and more, sorted) and eval_results.json."""
+        """Writes eval_results.txt (the original's lines and more, sorted) and eval_results.json.
+
+        Of several workers the chief does it, as in tf.estimator.
+        """
+        if not self._chief:
+            return
         log.info("evaluating %d examples", len(self._data["eval"][1]))
         result = self._estimator.evaluate(
             self._input_fn("eval"), batch_size=self._command.eval_batch_size
@@ -102,10 +117,25 @@ class Session:
         files.write_json(self._path("eval_results.json"), result)
 
     def predict(self):
-        """Writes test_results.tsv, a line an example."""
+        """Writes test_results.tsv, a line an example. Of several workers the chief does it."""
+        if not self._chief:
+            return
         log.info("predicting %d examples", len(self._data["predict"][1]))
         rows = map(self._task.row, self._estimator.predict(self._input_fn("predict")))
         files.write_text(self._path("test_results.tsv"), "".join(f"{row}\n" for row in rows))
+
+    def _require_same_model(self, config):
+        """Before anything is written into the folder of another model."""
+        folder = self._command.output_dir
+        path = os.path.join(folder, models.GOOGLE_CONFIG)
+        if not checkpoints.latest(folder) or not os.path.exists(path):
+            return
+        found = BertConfig.from_json_file(path)
+        if encoder.weight_shapes(found) != encoder.weight_shapes(config):
+            raise UserError(
+                f"--output_dir={folder}: holds checkpoints of a model of another size "
+                "(bert_config.json); choose an empty folder"
+            )
 
     def _input_fn(self, phase):
         """Converts the phase's examples to output_dir/PHASE.tf_record, and reads them from
@@ -141,4 +171,4 @@ class Session:
         )
 
     def _path(self, name):
-        return os.path.join(self._command.output_dir, name)
+        return os.path.join(self._folder, name)

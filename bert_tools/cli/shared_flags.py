@@ -48,6 +48,8 @@ def define_compute_flags(command, batching=True):
         "seed",
         12345,
         "Seed of new weights, order of examples and dropout; a resumed run keeps its own.",
+        lower_bound=0,
+        upper_bound=2**31 - 1,
     )
     command.bool("use_tpu", False, "As --strategy=tpu.")
     command.string("tpu_name", None, "Name or grpc:// address of a Cloud TPU.")
@@ -73,18 +75,29 @@ def define_task_flags(command, tasks):
     command.bool("do_eval", False, "Evaluate on the dev set: eval_results.txt and .json.")
     command.bool("do_predict", False, "Predict the test set: test_results.tsv.")
     command.group("Training and batches")
-    command.integer("train_batch_size", 32, "Examples a training step, over all devices.")
     command.integer(
-        "eval_batch_size", 8, "Examples a batch of the `loss` line in eval_results.txt."
+        "train_batch_size", 32, "Examples a training step, over all devices.", lower_bound=1
+    )
+    command.integer(
+        "eval_batch_size",
+        8,
+        "Examples a batch of the `loss` line in eval_results.txt.",
+        lower_bound=1,
     )
     command.integer(
         "predict_batch_size", 8, "Read for compatibility; batches are planned by length."
     )
-    command.float("learning_rate", 5e-5, "Peak rate of Adam.")
+    command.float("learning_rate", 5e-5, "Peak rate of Adam.", lower_bound=0)
     command.float("num_train_epochs", 3.0, "Passes over the training set; may be fractional.")
-    command.float("warmup_proportion", 0.1, "Share of the steps with linear warm-up.")
-    command.integer("save_checkpoints_steps", 1000, "Steps between checkpoints.")
-    command.integer("save_summary_steps", 100, "Steps between TensorBoard points.")
+    command.float(
+        "warmup_proportion",
+        0.1,
+        "Share of the steps with linear warm-up.",
+        lower_bound=0,
+        upper_bound=1,
+    )
+    command.integer("save_checkpoints_steps", 1000, "Steps between checkpoints.", lower_bound=1)
+    command.integer("save_summary_steps", 100, "Steps between TensorBoard points.", lower_bound=1)
     command.integer("iterations_per_loop", 1000, "Read for compatibility.")
 
 

@@ -68,11 +68,19 @@ def plan(lengths, mode, budget, width, static=False):
         elif mode == "pack":
             tokens = np.cumsum(lengths[order[start:]])
             count = max(1, int(np.searchsorted(tokens, budget, side="right")))
+            if static:  # As many as fit into the rows of the one shape.
+                rows, _ = _first_fit(lengths[order[start : start + count]], width)
+                over = np.flatnonzero(rows >= max(1, budget // width))
+                count = int(over[0]) if len(over) else count
         else:
             count = max(1, budget // longest)
         members = order[start : start + count]
         if mode == "pack":
-            blocks.append(_pack(members, lengths[members], width, static, budget is None))
+            unit = None
+            if static:
+                # One shape to compile; in training four at most, by quarters of one example a row.
+                unit = math.ceil(count / 4) if budget is None else max(1, budget // width)
+            blocks.append(_pack(members, lengths[members], width, unit, budget is None))
         else:
             blocks.append(_one_a_row(members, longest, count if static else len(members)))
         start += count
@@ -227,14 +235,15 @@ def _one_a_row(examples, width, height):
     return Block(examples, rows, np.zeros_like(rows), (height, width), False)
 
 
-def _pack(examples, lengths, width, static, packed):
+def _pack(examples, lengths, width, unit, packed):
     """One block of several examples a row; `lengths` descend. The width is the one that costs
     least.
 
+    unit: int or None; what the number of rows is a multiple of, and every row is `width` wide.
     packed: bool, whether it counts as packed even when no two examples share a row.
     """
     longest = int(lengths[0])
-    widths = [width] if static else sorted({*range(longest, width, longest), width})
+    widths = [width] if unit else sorted({*range(longest, width, longest), width})
     layouts = [_first_fit(lengths, candidate) for candidate in widths]
     costs = [
         (rows.max() + 1) * candidate * (_ATTENTION_WIDTH + candidate)
@@ -245,10 +254,8 @@ def _pack(examples, lengths, width, static, packed):
     order = np.lexsort((starts, rows))
     height = int(rows.max()) + 1
     packed = packed or height < len(examples)
-    if static:
-        # A quarter of the rows that the worst case needs: four shapes at most to compile.
-        quarter = max(1, math.ceil(len(examples) / 4))
-        height = math.ceil(height / quarter) * quarter
+    if unit:
+        height = math.ceil(height / unit) * unit
     return Block(examples[order], rows[order], starts[order], (height, widths[best]), packed)
 
 

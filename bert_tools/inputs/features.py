@@ -35,13 +35,11 @@ class Features:
     @classmethod
     def concatenate(cls, parts):
         """One Features of several, in order. At least one part is needed."""
-        offsets = [parts[0].offsets[:1]]
-        for part in parts:
-            offsets.append(part.offsets[1:] + offsets[-1][-1])
+        lengths = np.concatenate([part.lengths for part in parts])
         return cls(
             np.concatenate([part.input_ids for part in parts]),
             np.concatenate([part.segment_ids for part in parts]),
-            np.concatenate(offsets),
+            np.concatenate([[0], np.cumsum(lengths)]),
             {
                 name: np.concatenate([part.columns[name] for part in parts])
                 for name in parts[0].columns

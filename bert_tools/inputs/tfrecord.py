@@ -20,6 +20,7 @@ from bert_tools.inputs.features import Features, convert_texts
 
 _CHUNK = 4096  # Examples converted at a time: large enough for NumPy, small enough for flat memory.
 _READ_BATCH = 1024
+_FRAME = 16  # Bytes of a record besides its content: its length and two checksums.
 
 
 def file_key(paths, tokenizer, **flags):
@@ -151,14 +152,25 @@ def read_features(path, columns):
         kind = tf.float32 if np.issubdtype(dtype, np.floating) else tf.int64
         spec[name] = tf.io.FixedLenFeature([], kind)
     records = tf.data.TFRecordDataset(path).batch(_READ_BATCH)
-    parsed = records.map(lambda batch: tf.io.parse_example(batch, spec), tf.data.AUTOTUNE)
+    parsed = records.map(
+        lambda batch: (tf.io.parse_example(batch, spec), tf.strings.length(batch)),
+        tf.data.AUTOTUNE,
+    )
+    parts, size = [], 0
     try:
-        parts = [_unpadded(batch, columns) for batch in parsed]
+        for batch, lengths in parsed:
+            parts.append(_unpadded(batch, columns))
+            size += int(np.sum(lengths.numpy() + _FRAME))
+        # TensorFlow takes a file that is cut within the head of a record for a whole one.
+        if size != os.path.getsize(path):
+            raise ValueError(f"cut short after {sum(map(len, parts))} examples")
     except tf.errors.NotFoundError as error:
         raise UserError(f"{path}: no such file; check the path") from error
-    except tf.errors.OpError as error:
+    except (tf.errors.OpError, ValueError) as error:
+        # TensorFlow's message about a record that is no tf.Example may not be UTF-8.
+        reason = "no tf.Examples" if isinstance(error, UnicodeError) else str(error).splitlines()[0]
         raise UserError(
-            f"{path}: not a readable TFRecord file of this task ({str(error).splitlines()[0]}); "
+            f"{path}: not a readable TFRecord file of this task ({reason}); "
             "remove it, it is made anew from the data"
         ) from error
     if not parts:
@@ -169,6 +181,9 @@ def read_features(path, columns):
 
 def _unpadded(batch, columns):
     mask = batch["input_mask"]
+    for name in ("input_ids", "segment_ids"):
+        if not np.array_equal(batch[name].row_splits, mask.row_splits):
+            raise ValueError(f"{name} is not as long as input_mask")
     kept = mask.flat_values.numpy() > 0
     splits = mask.row_splits.numpy()
     offsets = np.concatenate([[0], np.cumsum(kept)])[splits]

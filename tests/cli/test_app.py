@@ -1,0 +1,269 @@
+"""What every command does around its main: flags, help, errors, exit status, signals."""
+
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from bert_tools.cli import app
+from bert_tools.errors import UserError
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+
+
+@pytest.fixture
+def command():
+    command = app.CommandFlags()
+    command.group("First")
+    command.string("text", None, "A text.")
+    command.integer("number", 3, "A number.")
+    command.float("share", 0.5, "A share.")
+    command.group("Second")
+    command.bool("do_it", False, "Whether.")
+    command.bool("on", True, "On.")
+    command.enum("kind", "red", ("red", "green"), "which colour.")
+    return command
+
+
+def run(command, arguments, main=lambda command: None):
+    return app.run("What the command does.", command, main, arguments)
+
+
+def values(command):
+    names = ("text", "number", "share", "do_it", "on", "kind")
+    return {name: getattr(command, name) for name in names}
+
+
+DEFAULTS = {
+    "text": None,
+    "number": 3,
+    "share": 0.5,
+    "do_it": False,
+    "on": True,
+    "kind": "red",
+}
+
+
+@pytest.mark.parametrize(
+    "arguments, expected",
+    [
+        ([], {}),
+        (
+            ["--text=a b", "--number=-4", "--share=1e-2"],
+            {"text": "a b", "number": -4, "share": 0.01},
+        ),
+        (["-text", "x", "-number", "7"], {"text": "x", "number": 7}),
+        (["--text="], {"text": ""}),
+        (["--text=-"], {"text": "-"}),
+        (["--do_it", "--noon"], {"do_it": True, "on": False}),
+        (["--do_it=true", "--on=false"], {"do_it": True, "on": False}),
+        (["--do_it=True", "--on=0"], {"do_it": True, "on": False}),
+        (["--do_it", "True", "--number=4"], {"do_it": True, "number": 4}),
+        (["-do_it", "true", "--text", "true"], {"do_it": True, "text": "true"}),
+        (["--do_it", "1"], {"do_it": True}),
+        (["--kind=green"], {"kind": "green"}),
+        (["--number=1", "--number=2"], {"number": 2}),
+    ],
+)
+def test_parse(command, arguments, expected):
+    command.parse(arguments)
+    assert values(command) == {**DEFAULTS, **expected}
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--numbre=1"], r"'numbre'. Did you mean: number"),
+        (["--zzz"], r"Unknown command line flag 'zzz'; --help lists the flags"),
+        (["--number=one"], r"--number=one: invalid literal for int.*see --help"),
+        (["--number=1.5"], r"--number=1\.5"),
+        (["--share=half"], r"--share=half: could not convert"),
+        (["--do_it=maybe"], r"--do_it=maybe"),
+        (["--kind=blue"], r"--kind=blue: value should be one of <red\|green>"),
+        (["--text"], r"Missing value for flag --text"),
+        (["--do_it", "False"], r"--do_it False: the original scripts read this as --do_it=true"),
+        (["--on", "0"], r"--on 0: .* write --on=0"),
+        (["stray"], r"'stray' belongs to no flag; write --flag=value"),
+        (["--flagfile=no/such/file"], r"no/such/file"),
+    ],
+)
+def test_parse_error(command, capsys, arguments, message):
+    with pytest.raises(UserError, match=message):
+        command.parse(arguments)
+    assert run(command, arguments) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("error: ") and err.count("\n") == 1
+
+
+def test_commands_do_not_share_values(command):
+    command.parse(["--number=9"])
+    other = app.CommandFlags()
+    other.group("First")
+    other.integer("number", 1, "Another number.")
+    other.parse([])
+    assert (command.number, other.number) == (9, 1)
+
+
+def test_given(command):
+    command.parse(["--number=3", "--noon"])
+    assert command.given("number") and command.given("on") and not command.given("share")
+
+
+def test_require(command):
+    command.parse(["--text="])
+    command.require("number", "on")
+    with pytest.raises(UserError, match="--text is missing; give it, see --help"):
+        command.require("number", "text")
+
+
+def test_flagfile(command, tmp_path):
+    path = tmp_path / "some.flags"
+    path.write_text("# A comment\n--number=5\n\n--do_it\n--text=from file\n")
+    command.parse([f"--flagfile={path}", "--text=from line"])
+    assert (command.number, command.do_it, command.text) == (5, True, "from line")
+
+
+@pytest.mark.parametrize("flag", ["--help", "-help", "-h", "--helpfull"])
+def test_help(command, capsys, flag):
+    assert run(command, ["--number=x", flag], lambda command: pytest.fail("ran")) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    lines = out.splitlines()
+    assert lines[0] == "What the command does."
+    assert [line for line in lines if line.endswith(":")] == ["First:", "Second:"]
+    flags = [line.strip() for line in lines if line.startswith("  --")]
+    assert flags == [
+        "--text=",
+        "--number=3",
+        "--share=0.5",
+        "--do_it=false",
+        "--on=true",
+        "--kind=red",
+    ]
+    assert "red, green: which colour." in out and "--flagfile" in out
+
+
+def test_run_passes_the_flags(command, capsys):
+    seen = []
+    assert run(command, ["--number=8"], lambda command: seen.append(command.number)) == 0
+    assert seen == [8]
+    assert capsys.readouterr() == ("", "")
+
+
+def test_error_is_one_line(command, capsys):
+    def main(command):
+        raise UserError("a file:\n  is   wrong; mend it.")
+
+    assert run(command, [], main) == 1
+    assert capsys.readouterr() == ("", "error: a file: is wrong; mend it\n")
+
+
+def test_fault_of_the_program_is_not_hidden(command):
+    with pytest.raises(ZeroDivisionError):
+        run(command, [], lambda command: 1 / 0)
+
+
+def test_log_goes_to_stderr(command, capsys, monkeypatch):
+    # Without the handler of an earlier test, which holds that test's stderr.
+    monkeypatch.setattr(app.log, "handlers", [])
+    assert run(command, [], lambda command: app.log.info("working")) == 0
+    assert capsys.readouterr() == ("", "INFO working\n")
+
+
+def test_interrupt(command, capsys):
+    def main(command):
+        raise KeyboardInterrupt
+
+    assert run(command, [], main) == 130
+    assert capsys.readouterr().err == "interrupted; run the same command again to go on\n"
+
+
+WAITING = """
+import sys, time
+from bert_tools.cli import app
+command = app.CommandFlags()
+command.group("None")
+def main(command):
+    try:
+        print("ready", flush=True)
+        time.sleep(60)
+    finally:
+        print("cleaned up", flush=True)
+sys.exit(app.run("", command, main, []))
+"""
+
+
+@pytest.mark.parametrize("number, status", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_signals_end_quietly_and_clean_up(number, status):
+    process = subprocess.Popen(
+        [sys.executable, "-c", WAITING], cwd=ROOT, stdout=-1, stderr=-1, text=True
+    )
+    try:
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(number)
+        out, err = process.communicate(timeout=20)
+    finally:
+        process.kill()
+    assert (process.returncode, out) == (status, "cleaned up\n")
+    assert "Traceback" not in err
+
+
+COMMANDS = {
+    "run_reg": """
+        bert bert_config_file vocab_file init_checkpoint do_lower_case max_seq_length data_dir
+        task_name output_dir pad_records do_train do_eval do_predict train_batch_size
+        eval_batch_size predict_batch_size learning_rate num_train_epochs warmup_proportion
+        save_checkpoints_steps save_summary_steps iterations_per_loop use_sigmoid_act precision
+        batching strategy xla seed use_tpu tpu_name tpu_zone gcp_project master num_tpu_cores
+    """,
+    "extract_features": """
+        bert bert_config_file vocab_file init_checkpoint do_lower_case max_seq_length input_file
+        output_file layers batch_size precision batching strategy xla seed use_tpu tpu_name
+        tpu_zone gcp_project master num_tpu_cores use_one_hot_embeddings
+    """,
+}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_of_commands(name):
+    """Lists every flag, imports no TensorFlow, and takes under half a second."""
+    code = (
+        f"import sys; from bert_tools.cli import {name}; status = {name}.main(['--help']); "
+        "heavy = {'tensorflow', 'numpy', 'keras'} & set(sys.modules); "
+        "sys.exit(f'imported {heavy}' if heavy else status)"
+    )
+    taken = []
+    for _ in range(3):
+        begun = time.perf_counter()
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+        )
+        taken.append(time.perf_counter() - begun)
+        assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    shown = {line.split("=")[0].strip(" -") for line in lines if line.startswith("  --")}
+    expected = set(COMMANDS[name].split())
+    assert expected <= shown, sorted(expected - shown)
+    assert f"\n{name} " in done.stdout, "an example command line"
+    assert min(taken) < 0.5
+
+
+def test_start_up_messages_of_tensorflow_are_kept_back(tmp_path):
+    if os.path.exists("/dev/nvidia0"):
+        pytest.skip("they stay where there is a GPU")
+    code = "from bert_tools.cli import app; app.import_tensorflow()"
+    environment = {**os.environ, "TF_CPP_MIN_LOG_LEVEL": "2"}
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")

@@ -1,0 +1,210 @@
+"""Several devices and several processes train to the weights of one device."""
+
+import json
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from bert_tools import checkpoints, distribution
+from bert_tools.errors import UserError
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+# run_reg without dropout, whose masks would differ from one number of replicas to another; on so
+# many virtual CPUs.
+DRIVER = """
+import sys
+import tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+devices = [tf.config.LogicalDeviceConfiguration()] * int(sys.argv[1])
+tf.config.set_logical_device_configuration(cpu, devices)
+from bert_tools import encoder
+encoder.dropout = lambda x, rate, seed: x
+from bert_tools.cli import run_reg
+sys.exit(run_reg.main(sys.argv[2:]))
+"""
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    """Toy data of task sim with values in 0..20, so that gradients are far over the norm of 1."""
+    folder = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(0)
+    for split, rows in (("train", 24), ("dev", 6), ("test", 5)):
+        lines = [
+            "\t".join([*(" ".join(rng.choice(list("abcd"), n)) for n in lengths), str(value)])
+            for lengths, value in zip(
+                rng.integers(1, 7, (rows, 2)), 5.0 * rng.integers(0, 5, rows), strict=True
+            )
+        ]
+        (folder / f"{split}.tsv").write_text("\n".join(lines) + "\n")
+    return str(folder)
+
+
+def arguments(toy_model, data_dir, output_dir, **flags):
+    flags = {
+        "task_name": "sim",
+        "do_train": True,
+        "data_dir": data_dir,
+        "bert": toy_model,
+        "output_dir": output_dir,
+        "use_sigmoid_act": False,
+        "max_seq_length": 16,
+        "train_batch_size": 4,
+        "num_train_epochs": 1.5,
+        "learning_rate": 1e-3,
+        **flags,
+    }
+    return [f"--{name}={value}" for name, value in flags.items()]
+
+
+def start(devices, command, **environment):
+    path = f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"
+    return subprocess.Popen(
+        [sys.executable, "-c", DRIVER, str(devices), *command],
+        env={**os.environ, "PYTHONPATH": path, "TF_CPP_MIN_LOG_LEVEL": "3", **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def run(devices, command):
+    process = start(devices, command)
+    log, _ = process.communicate(timeout=100)
+    assert process.returncode == 0, log
+    return log
+
+
+def newest(folder):
+    return checkpoints.read(checkpoints.latest(folder), slots=True)
+
+
+@pytest.fixture(scope="module")
+def one_device(tmp_path_factory, toy_model, data_dir):
+    """The checkpoint of a run on one device."""
+    folder = str(tmp_path_factory.mktemp("one"))
+    run(1, arguments(toy_model, data_dir, folder, strategy="one_device"))
+    values = newest(folder)
+    assert values["global_step"] == 9
+    return values
+
+
+def assert_same_training(values, one_device, toy_model):
+    assert values.keys() == one_device.keys()
+    for name, array in one_device.items():
+        np.testing.assert_allclose(values[name], array, rtol=0, atol=1e-6, err_msg=name)
+    begun = checkpoints.read(os.path.join(toy_model, "bert_model.ckpt"))
+    moved = [np.abs(values[name] - array).max() for name, array in begun.items()]
+    assert max(moved) > 1e-3, "the runs are alike because nothing was learnt"
+    # adam_v sums up 0.001 * gradient**2: of norm 1 after clipping (nearly: words that occur twice
+    # count twice in the norm), in each of 9 steps.
+    squares = sum(array.sum() for name, array in values.items() if name.endswith("/adam_v"))
+    assert squares == pytest.approx(0.009, rel=0.1), "clipping was not active in every step"
+
+
+def test_mirrored(tmp_path, toy_model, data_dir, one_device):
+    """In blocks, which each device sums up before the devices do."""
+    command = arguments(
+        toy_model, data_dir, str(tmp_path), strategy="mirrored", batching="bucket", do_predict=True
+    )
+    run(2, command)
+    assert_same_training(newest(str(tmp_path)), one_device, toy_model)
+    assert len((tmp_path / "test_results.tsv").read_text().splitlines()) == 5
+
+
+def test_devices_must_divide_the_batch(tmp_path, toy_model, data_dir):
+    command = arguments(
+        toy_model, data_dir, str(tmp_path / "out"), strategy="mirrored", train_batch_size=3
+    )
+    process = start(2, command)
+    log, _ = process.communicate(timeout=100)
+    assert process.returncode == 1
+    assert "error: --train_batch_size=3: 2 devices share a step" in log
+    assert "Traceback" not in log
+    assert not (tmp_path / "out").exists()
+
+
+def test_two_workers(tmp_path, toy_model, data_dir, one_device):
+    workers = []
+    with socket.socket() as one, socket.socket() as other:
+        for port in (one, other):
+            port.bind(("127.0.0.1", 0))
+        addresses = [f"127.0.0.1:{port.getsockname()[1]}" for port in (one, other)]
+    command = arguments(
+        toy_model,
+        data_dir,
+        str(tmp_path / "out"),
+        strategy="multi_worker",
+        do_eval=True,
+        do_predict=True,
+    )
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    for index in range(2):
+        task = {"type": "worker", "index": index}
+        settings = json.dumps({"cluster": {"worker": addresses}, "task": task})
+        workers.append(start(1, command, TF_CONFIG=settings, TMPDIR=str(scratch)))
+    try:
+        logs = [worker.communicate(timeout=120)[0] for worker in workers]
+    finally:
+        for worker in workers:
+            worker.kill()
+    assert [worker.returncode for worker in workers] == [0, 0], "\n".join(logs)
+    assert_same_training(newest(str(tmp_path / "out")), one_device, toy_model)
+    assert "evaluating" in logs[0] and "evaluating" not in logs[1]
+    written = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"eval_results.txt", "test_results.tsv", "train.tf_record", "vocab.txt"} <= written
+    (summaries,) = (name for name in written if name.startswith("events.out.tfevents"))
+    assert f".{workers[0].pid}." in summaries, "the chief alone writes summaries"
+    assert not list(scratch.iterdir()), "the other worker leaves nothing behind"
+
+
+# In this process.
+
+
+def test_one_device():
+    strategy = distribution.make_strategy("one_device")
+    assert strategy.num_replicas_in_sync == 1
+    assert distribution.is_chief(strategy)
+
+
+def test_no_such_strategy():
+    with pytest.raises(UserError, match=r"--strategy=many: no such strategy; expected one of auto"):
+        distribution.make_strategy("many")
+
+
+def test_no_tpu():
+    with pytest.raises(UserError, match=r"--tpu_name=: no TPU can be reached"):
+        distribution.make_strategy("tpu")
+
+
+def test_precision(monkeypatch):
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
+    for has, best in ((True, "bfloat16"), (False, "float32")):
+        monkeypatch.setattr(distribution, "_cpu_has_bfloat16", lambda has=has: has)
+        assert distribution.resolve_precision("auto") == best
+        assert distribution.resolve_precision("float16") == "float16"
+
+
+@pytest.mark.parametrize(
+    "capability, best", [((8, 0), "bfloat16"), ((7, 5), "float16"), ((6, 1), "float32")]
+)
+def test_precision_of_gpus(monkeypatch, capability, best):
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: ["GPU:0"])
+    details = {"compute_capability": capability}
+    monkeypatch.setattr(tf.config.experimental, "get_device_details", lambda device: details)
+    assert distribution.resolve_precision("auto") == best
+
+
+def test_slow_bfloat16_warns(monkeypatch, caplog):
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [])
+    monkeypatch.setattr(distribution, "_cpu_has_bfloat16", lambda: False)
+    monkeypatch.setattr(distribution.log, "propagate", True)
+    assert distribution.resolve_precision("bfloat16") == "bfloat16"
+    assert "this CPU has no bfloat16 instructions" in caplog.text

@@ -1,0 +1,125 @@
+"""Files that appear whole or not at all."""
+
+import errno
+import os
+import stat
+
+import pytest
+
+from bert_tools import files
+from bert_tools.errors import UserError
+
+
+def full_disk(*_, **__):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_write_text(tmp_path):
+    path = tmp_path / "a.txt"
+    files.write_text(str(path), "é\n中\r\n")
+    assert path.read_bytes() == "é\n中\r\n".encode()
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_write_text_beside_the_program(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    files.write_text("a.txt", "x")
+    assert (tmp_path / "a.txt").read_text() == "x"
+
+
+def test_json_round_trip(tmp_path):
+    path = tmp_path / "a.json"
+    value = {"b": [1, 2.5, None], "a": "中"}
+    files.write_json(str(path), value)
+    assert files.read_json(str(path)) == value
+    assert list(files.read_json(str(path))) == ["b", "a"]
+    assert path.read_text("utf-8").endswith("}\n") and "中" in path.read_text("utf-8")
+
+
+def test_the_old_file_stays_until_the_new_one_is_whole(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with files.aside(str(path)) as temporary:
+        with open(temporary, "w") as writer:
+            writer.write("half")
+        assert path.read_text() == "old"
+        assert os.path.dirname(temporary) == str(tmp_path) and temporary != str(path)
+    assert path.read_text() == "half"
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError, UserError])
+def test_a_failing_block_leaves_the_old_file_and_nothing_else(tmp_path, error):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(error), files.aside(str(path)) as temporary:
+        with open(temporary, "w") as writer:
+            writer.write("half")
+        raise error("stop")
+    assert path.read_text() == "old" and os.listdir(tmp_path) == ["a.txt"]
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_a_full_disk_is_the_users_to_mend(tmp_path, monkeypatch, call):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    monkeypatch.setattr(os, call, full_disk)
+    with pytest.raises(UserError, match=r"a\.txt: cannot be written \(No space left"):
+        files.write_text(str(path), "new")
+    assert path.read_text() == "old" and os.listdir(tmp_path) == ["a.txt"]
+
+
+def test_no_folder(tmp_path):
+    with pytest.raises(UserError, match=r"none/a\.txt: cannot be written \(No such file"):
+        files.write_text(str(tmp_path / "none" / "a.txt"), "x")
+
+
+def test_a_folder_of_that_name(tmp_path):
+    (tmp_path / "a").mkdir()
+    with pytest.raises(UserError, match="cannot be written"):
+        files.write_text(str(tmp_path / "a"), "x")
+    assert os.listdir(tmp_path) == ["a"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_no_permission(tmp_path):
+    tmp_path.chmod(0o500)
+    try:
+        with pytest.raises(UserError, match="Permission denied"):
+            files.write_text(str(tmp_path / "a.txt"), "x")
+    finally:
+        tmp_path.chmod(0o700)
+
+
+@pytest.mark.parametrize("mask, mode", [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_permissions_are_what_the_umask_grants(tmp_path, mask, mode):
+    previous = os.umask(mask)
+    try:
+        files.write_text(str(tmp_path / "a.txt"), "x")
+        assert os.umask(mask) == mask  # Left as it was.
+    finally:
+        os.umask(previous)
+    assert stat.S_IMODE((tmp_path / "a.txt").stat().st_mode) == mode
+
+
+@pytest.mark.parametrize(
+    "content, said",
+    [
+        (b"", "not a readable JSON file"),
+        (b'{"a": ', "not a readable JSON file"),
+        (b'{"a": "\xff"}', "not a readable JSON file"),
+        (b"[1]", "holds a JSON list, expected an object"),
+        (b"null", "holds a JSON NoneType, expected an object"),
+    ],
+)
+def test_bad_json(tmp_path, content, said):
+    path = tmp_path / "a.json"
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=rf"a\.json: {said}"):
+        files.read_json(str(path))
+
+
+def test_absent_json(tmp_path):
+    with pytest.raises(UserError, match=r"a\.json: no such file"):
+        files.read_json(str(tmp_path / "a.json"))
+    with pytest.raises(UserError, match="not a readable JSON file"):
+        files.read_json(str(tmp_path))
