@@ -3,6 +3,7 @@ status.
 """
 
 import logging
+import math
 import os
 import signal
 import sys
@@ -74,6 +75,10 @@ class CommandFlags:
             raise UserError(f"{_sentence(error)}; see --help") from error
         if left:
             raise UserError(f"{left[0]!r} belongs to no flag; write --flag=value, see --help")
+        for name in self._values:
+            value = self._values[name].value
+            if isinstance(value, float) and not math.isfinite(value):
+                raise UserError(f"--{name}={value}: expected a finite number; correct it")
 
     def require(self, *names):
         """Raises UserError when one of the flags has no value."""

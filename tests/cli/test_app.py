@@ -82,6 +82,7 @@ def test_parse(command, arguments, expected):
         (["--number=one"], r"--number=one: invalid literal for int.*see --help"),
         (["--number=1.5"], r"--number=1\.5"),
         (["--share=half"], r"--share=half: could not convert"),
+        (["--share=nan"], r"--share=nan: expected a finite number"),
         (["--do_it=maybe"], r"--do_it=maybe"),
         (["--kind=blue"], r"--kind=blue: value should be one of <red\|green>"),
         (["--text"], r"Missing value for flag --text"),
