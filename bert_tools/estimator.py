@@ -130,6 +130,13 @@ class Estimator:
                 if config.precision == "float16":
                     kept["loss_scale"] = loss_scale.state()
                 tensors = {name: v.numpy() for name, v in {**self._weights, **slots}.items()}
+                # A finite loss can have a gradient that is not, and its update must not be kept.
+                broken = [name for name, v in tensors.items() if not np.isfinite(v.sum())]
+                if broken:
+                    raise UserError(
+                        f"{broken[0]} is not finite after step {self._step - 1}; lower "
+                        "--learning_rate; the last checkpoint is from before"
+                    )
                 checkpoints.save(config.model_dir, self._step, tensors, kept)
 
         with concurrent.futures.ThreadPoolExecutor(1) as ahead, progress:

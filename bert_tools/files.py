@@ -19,7 +19,12 @@ def aside(path):
     Raises:
       UserError: the file cannot be written (no folder, no permission, disk full).
     """
-    folder = os.path.dirname(path) or "."
+    # A link stays a link, and a device or pipe (/dev/null, a FIFO) is written to, not replaced.
+    path = os.path.realpath(path)
+    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
+        yield path
+        return
+    folder = os.path.dirname(path)
     temporary = None
     try:
         handle, temporary = tempfile.mkstemp(prefix=f".{os.path.basename(path)}.", dir=folder)

@@ -123,3 +123,18 @@ def test_absent_json(tmp_path):
         files.read_json(str(tmp_path / "a.json"))
     with pytest.raises(UserError, match="not a readable JSON file"):
         files.read_json(str(tmp_path))
+
+
+def test_pipe_is_written_to_and_not_replaced(tmp_path):
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    with files.aside(str(path)) as name:
+        assert name == str(path)
+    assert stat.S_ISFIFO(os.stat(path).st_mode)
+
+
+def test_link_stays_a_link(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    files.write_text(str(tmp_path / "link"), "text\n")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "file").read_text() == "text\n"

@@ -71,7 +71,7 @@ class CommandFlags:
             left = self._values(["command", *self._joined(arguments)])[1:]
         except flags.UnrecognizedFlagError as error:
             raise UserError(f"{_sentence(error)}; --help lists the flags") from error
-        except (flags.Error, OSError) as error:
+        except (flags.Error, OSError, UnicodeDecodeError) as error:
             raise UserError(f"{_sentence(error)}; see --help") from error
         if left:
             raise UserError(f"{left[0]!r} belongs to no flag; write --flag=value, see --help")
@@ -151,6 +151,10 @@ def run(about, command_flags, main, arguments=None):
         # The reader (`| head`) has seen enough. Python would complain once more when it closes
         # stdout.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except OSError as error:
+        what = f"{error.filename}: " if error.filename else "output: "
+        print(f"error: {what}{error.strerror or error}; see to it and run again", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("interrupted; run the same command again to go on", file=sys.stderr)

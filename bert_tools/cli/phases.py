@@ -1,8 +1,10 @@
-"""The phases that run_reg and run_classifier share: train, evaluate, predict over a task's
+"""The phases of a command that trains: train, evaluate, predict over a task's
 files.
 """
 
+import json
 import logging
+import math
 import os
 import tempfile
 
@@ -88,8 +90,9 @@ class Session:
         # Further workers convert the data for themselves and leave no files behind.
         self._scratch = None if self._chief else tempfile.TemporaryDirectory()
         self._folder = command.output_dir if self._chief else self._scratch.name
-        if "train" in data:
-            self._require_same_model(model.config)
+        self._require_same_model(model.config)
+        if "train" not in data and not checkpoints.latest(command.output_dir):
+            self._warn_of_new_weights(model)
         if "train" in data and self._chief:
             output_folder.write_description(command.output_dir, model, meta)
 
@@ -114,6 +117,8 @@ class Session:
         for line in lines:
             log.info("  %s", line)
         files.write_text(self._path("eval_results.txt"), "".join(f"{line}\n" for line in lines))
+        # JSON has no NaN (a correlation with a constant).
+        result = {name: None if math.isnan(value) else value for name, value in result.items()}
         files.write_json(self._path("eval_results.json"), result)
 
     def predict(self):
@@ -125,7 +130,7 @@ class Session:
         files.write_text(self._path("test_results.tsv"), "".join(f"{row}\n" for row in rows))
 
     def _require_same_model(self, config):
-        """Before anything is written into the folder of another model."""
+        """Before anything is written into the folder of another model, or scored with it."""
         folder = self._command.output_dir
         path = os.path.join(folder, models.GOOGLE_CONFIG)
         if not checkpoints.latest(folder) or not os.path.exists(path):
@@ -136,6 +141,22 @@ class Session:
                 f"--output_dir={folder}: holds checkpoints of a model of another size "
                 "(bert_config.json); choose an empty folder"
             )
+        path = os.path.join(folder, models.OUTPUT_DESCRIPTION)
+        meta = files.read_json(path) if os.path.exists(path) else {}
+        for name, value in self._task.description().items():
+            if name in meta and meta[name] != value:
+                raise UserError(
+                    f"--output_dir={folder}: its model has {name} {json.dumps(meta[name])} "
+                    f"(bert_tools.json), the flags ask for {json.dumps(value)}; give the flags "
+                    "that "
+                    "it was trained with, or choose an empty folder"
+                )
+
+    def _warn_of_new_weights(self, model):
+        """Scoring without a checkpoint is the original's way too, but seldom what is meant."""
+        new = [name for name in self._task.head_shapes(model.config) if name not in model.weights]
+        if new:
+            log.warning("%s: not in the model; the scores are those of an untrained head", new[0])
 
     def _input_fn(self, phase):
         """Converts the phase's examples to output_dir/PHASE.tf_record, and reads them from

@@ -91,7 +91,9 @@ def run(side, model, scratch, arguments):
         command += [arguments.original_dir, *common]
     else:
         command = [sys.executable, os.path.join(HERE, "worker_ours.py"), side, *common]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    # TensorFlow 2 leaves this variable behind, and TensorFlow 1.15 would act on it.
+    environment = {k: v for k, v in os.environ.items() if k != "TF2_BEHAVIOR"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     if done.returncode:
         sys.exit(f"{side} failed:\n{done.stderr[-3000:]}")
     return json.loads(done.stdout.splitlines()[-1])

@@ -33,7 +33,9 @@ run_reg.FLAGS(
 tokenizer = tokenization.FullTokenizer(vocab_file)
 processor = run_reg.SimProcessor()
 examples = processor.get_train_examples(data_dir)
-train_file, test_file = os.path.join(scratch, "train"), os.path.join(scratch, "test")
+train_file, test_file = (
+    os.path.join(scratch, name) for name in ("train.tf_record", "test.tf_record")
+)
 begun = time.time()
 run_reg.file_based_convert_examples_to_features(examples, 128, tokenizer, train_file)
 convert_seconds = time.time() - begun

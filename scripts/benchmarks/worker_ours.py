@@ -28,7 +28,9 @@ task, row = regress.Regression(), regress.data_set("sim")
 loaded = hub.load(model)
 _, examples = regress.read_examples(row, data_dir, "train")
 _, test = regress.read_examples(row, data_dir, "test")
-train_file, test_file = os.path.join(scratch, "train"), os.path.join(scratch, "test")
+train_file, test_file = (
+    os.path.join(scratch, name) for name in ("train.tf_record", "test.tf_record")
+)
 
 
 def convert(some, output_file):

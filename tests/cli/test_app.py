@@ -2,10 +2,10 @@
 
 import os
 import pathlib
+import resource
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -202,7 +202,13 @@ sys.exit(app.run("", command, main, []))
 @pytest.mark.parametrize("number, status", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_signals_end_quietly_and_clean_up(number, status):
     process = subprocess.Popen(
-        [sys.executable, "-c", WAITING], cwd=ROOT, stdout=-1, stderr=-1, text=True
+        [sys.executable, "-c", WAITING],
+        cwd=ROOT,
+        stdout=-1,
+        stderr=-1,
+        text=True,
+        # A shell starts background jobs, such as this test run, with SIGINT ignored.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     try:
         assert process.stdout.readline() == "ready\n"
@@ -230,6 +236,12 @@ COMMANDS = {
 }
 
 
+def cpu_seconds_of_children():
+    """Processor time, since a busy machine stretches the clock's."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_of_commands(name):
     """Lists every flag, imports no TensorFlow, and takes under half a second."""
@@ -240,11 +252,11 @@ def test_help_of_commands(name):
     )
     taken = []
     for _ in range(3):
-        begun = time.perf_counter()
+        begun = cpu_seconds_of_children()
         done = subprocess.run(
             [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
         )
-        taken.append(time.perf_counter() - begun)
+        taken.append(cpu_seconds_of_children() - begun)
         assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
     shown = {line.split("=")[0].strip(" -") for line in lines if line.startswith("  --")}

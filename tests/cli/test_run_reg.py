@@ -683,3 +683,13 @@ def test_real_weights_learn_real_data(run, minilm, shared, tmp_path):
     results = json.loads((tmp_path / "out" / "eval_results.json").read_text())
     assert results["global_step"] == 50
     assert results["pearson"] > 0.75
+
+
+def test_head_of_another_kind_is_refused(sim, refused, tmp_path):
+    sim("--do_train")
+    err = refused(do_predict="true", use_sigmoid_act="false", output_dir=tmp_path / "out")
+    assert "value_range [0.0, 1.0]" in err and "null" in err
+
+
+def test_untrained_head_warns(sim):
+    assert "untrained head" in sim("--do_predict")
