@@ -11,6 +11,7 @@ import logging
 import math
 import os
 import sys
+import threading
 import time
 import typing
 
@@ -363,6 +364,7 @@ class _Scorer:
         self._devices = strategy.extended.worker_devices
         self._weights = None
         self._functions = {}
+        self._building = threading.Lock()
         self._step = None
 
     def assign(self, weights, step):
@@ -388,8 +390,7 @@ class _Scorer:
     def run(self, data, mode, steps):
         """Yields (indices, (predictions, metrics)) of each block, in the order of `data`."""
         on_cpu = "CPU" in self._devices[0]
-        # One call at a time leaves cores idle between its operations; see RunConfig and README on
-        # speed.
+        # One call at a time leaves cores idle between its operations.
         calls = (os.cpu_count() or 1) if on_cpu else 2 * len(self._devices)
         waiting = []
         with concurrent.futures.ThreadPoolExecutor(calls) as pool:
@@ -405,8 +406,9 @@ class _Scorer:
                 yield indices, result.result()
 
     def _call(self, which, batch, mode):
-        if (which, mode) not in self._functions:
-            self._functions[which, mode] = self._build(which, mode)
+        with self._building:
+            if (which, mode) not in self._functions:
+                self._functions[which, mode] = self._build(which, mode)
         with tf.device(self._devices[which]):
             predictions, metrics = self._functions[which, mode](batch)
         return (
@@ -488,17 +490,20 @@ def _traced(function, xla):
     """
     if xla:
         return tf.function(function, jit_compile=True)
-    function, traces = tf.function(function), {}
+    # Scoring calls come from several threads; each structure is to be traced once.
+    function, traces, tracing = tf.function(function), {}, threading.Lock()
 
     def call(*arguments):
         flat = tf.nest.flatten(arguments)
         kinds = tuple((tensor.dtype, tensor.shape.rank) for tensor in flat)
         key = (tuple(_keys(arguments)), kinds)
-        if key not in traces:
-            specs = tf.nest.map_structure(
-                lambda tensor: tf.TensorSpec([None] * tensor.shape.rank, tensor.dtype), arguments
-            )
-            traces[key] = function.get_concrete_function(*specs)
+        with tracing:
+            if key not in traces:
+                specs = tf.nest.map_structure(
+                    lambda tensor: tf.TensorSpec([None] * tensor.shape.rank, tensor.dtype),
+                    arguments,
+                )
+                traces[key] = function.get_concrete_function(*specs)
         return traces[key](*arguments)
 
     return call

@@ -94,11 +94,7 @@ def read_checkpoint(config, prefix):
 
     if os.path.isdir(prefix):
         prefix = find_checkpoint(prefix)
-    try:
-        tensors = checkpoints.read(prefix)
-    except IndexError as error:  # What TensorFlow's reader makes of a file that ends too early.
-        raise UserError(f"{prefix}: the checkpoint is cut short ({error}); restore it") from error
-    return models.check_weights(config, tensors, prefix)
+    return models.check_weights(config, checkpoints.read(prefix), prefix)
 
 
 def find_checkpoint(folder):
