@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import sys
 import tempfile
 
 from bert_tools.errors import UserError
@@ -53,6 +54,26 @@ def write_text(path, text):
     """Writes a UTF-8 text file, whole or not at all."""
     with aside(path) as temporary, open(temporary, "w", encoding="utf-8", newline="\n") as writer:
         writer.write(text)
+
+
+@contextlib.contextmanager
+def text_writer(path):
+    """Yields a function that writes a str: for "-" to stdout, at once; else to a UTF-8 file that
+    appears when all is done.
+    """
+    if path == "-":
+
+        def write(text):
+            sys.stdout.write(text)
+            sys.stdout.flush()
+
+        yield write
+    else:
+        with (
+            aside(path) as temporary,
+            open(temporary, "w", encoding="utf-8", newline="\n") as writer,
+        ):
+            yield writer.write
 
 
 def write_json(path, value):

@@ -80,6 +80,11 @@ class CommandFlags:
             if isinstance(value, float) and not math.isfinite(value):
                 raise UserError(f"--{name}={value}: expected a finite number; correct it")
 
+    def adopt(self, name, value):
+        """Gives the flag a value that the command line leaves open."""
+        if not self.given(name):
+            self._values[name].value = value
+
     def require(self, *names):
         """Raises UserError when one of the flags has no value."""
         for name in names:

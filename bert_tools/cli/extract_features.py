@@ -8,15 +8,14 @@ as the original writes it. Layers are counted
 as there: 0 is the first layer after the embeddings, -1 the last.
 """
 
-import contextlib
 import itertools
 import json
 import re
-import sys
 
 from bert_tools import files
 from bert_tools.cli import app, shared_flags
 from bert_tools.errors import UserError
+from bert_tools.inputs import tables
 
 _PAIR = re.compile(r"^(.*) \|\|\| (.*)$")
 _WINDOW = 256  # Lines computed together: enough to sort by length, few enough for flat memory.
@@ -42,7 +41,7 @@ def run(command):
     """The command; see the module's docstring."""
     command.require("input_file", "output_file")
     layers = _layer_indexes(command.layers)
-    with _opened(command.input_file) as lines:
+    with tables.opened(command.input_file, "--input_file") as lines:
         app.import_tensorflow()
         precision = shared_flags.precision(command)
         shared_flags.strategy(command)
@@ -55,7 +54,7 @@ def run(command):
                     f"{index} is none of them"
                 )
         compute = _Extractor(model, layers, precision, command)
-        with _writer(command.output_file) as write:
+        with files.text_writer(command.output_file) as write:
             number, error = 0, None
             while error is None:
                 window, error = _window(lines)
@@ -74,8 +73,10 @@ def _window(lines):
     """
     window = []
     try:
-        for line in itertools.islice(lines, _WINDOW):
-            window.append(line)
+        for _, line in itertools.islice(lines, _WINDOW):
+            if isinstance(line, UserError):
+                return window, line
+            window.append(line.strip())
     except UserError as error:
         return window, error
     return window, None
@@ -159,33 +160,6 @@ def _layer_indexes(text):
         raise UserError(
             f"--layers={text}: expected numbers, comma-separated, such as -1,-2"
         ) from None
-
-
-@contextlib.contextmanager
-def _opened(path):
-    """Yields an iterator over a text file's lines, stripped as the original does."""
-    from bert_tools.inputs.examples import text_lines
-
-    if path == "-":
-        yield (line.strip() for _, line in text_lines(sys.stdin.buffer, "stdin", keep_blank=True))
-    else:
-        from bert_tools.inputs.examples import require_file
-
-        require_file(path, "--input_file")
-        with open(path, "rb") as reader:
-            yield (line.strip() for _, line in text_lines(reader, path, keep_blank=True))
-
-
-@contextlib.contextmanager
-def _writer(path):
-    """Yields a function that writes a str: to stdout, or to a file that appears when all is
-    done.
-    """
-    if path == "-":
-        yield sys.stdout.write
-    else:
-        with files.aside(path) as temporary, open(temporary, "w", encoding="utf-8") as writer:
-            yield writer.write
 
 
 def main(arguments=None):

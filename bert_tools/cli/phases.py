@@ -1,77 +1,67 @@
-"""The phases of a command that trains: train, evaluate, predict over a task's
-files.
+"""The phases of a command that trains: train, evaluate, predict over a task's files, and the scoring
+of further files.
 """
 
+import contextlib
+import fcntl
+import glob
 import json
 import logging
 import math
 import os
+import sys
 import tempfile
 
 from bert_tools import checkpoints, encoder, files
-from bert_tools.cli import shared_flags
+from bert_tools.cli import scoring, shared_flags, task_data
 from bert_tools.config import BertConfig
 from bert_tools.distribution import is_chief
 from bert_tools.errors import UserError
-from bert_tools.estimator import Estimator, RunConfig
+from bert_tools.estimator import Estimator, Evaluation, RunConfig
 from bert_tools.hub import model as models
 from bert_tools.hub import output_folder
-from bert_tools.inputs import batches, tfrecord
+from bert_tools.inputs import batches, features, tables, tfrecord
+from bert_tools.inputs import examples as inputs
 from bert_tools.model_fn import model_fn_builder
 
 log = logging.getLogger("bert_tools")
 _UNKNOWN_SHARE = 0.1  # A larger share of [UNK] means the wrong vocabulary for the language.
+_LOCK = ".lock"
 
 
 class Session:
     """One run of a command: the model, its Estimator, and the examples of each phase.
 
     Args:
-      command: CommandFlags with the groups of shared_flags.define_task_flags.
+      command: CommandFlags with the groups of shared_flags and task_data.
       task: an object of bert_tools.tasks.
-      data: {"train"|"eval"|"predict": (path, list of InputExample)}, the phases asked for.
+      source: of task_data.data_set.
+      data: {"train"|"eval"|"predict": (path, list of InputExample)}, of task_data.load.
+      stored: dict of task_data.description.
 
     Raises:
       UserError: the model cannot be loaded or the flags do not fit it or the data.
     """
 
-    def __init__(self, command, task, data):
-        self._command, self._task, self._data = command, task, data
+    def __init__(self, command, task, source, data, stored):
+        self._command, self._task, self._source = command, task, source
+        self._data, self._stored = data, stored
         strategy = shared_flags.strategy(command)
         precision = shared_flags.precision(command)
         model = shared_flags.load_model(command, fallback_dir=command.output_dir)
-        self._tokenizer = model.tokenizer
-        self._steps = 0
-        if "train" in data:
-            count = len(data["train"][1])
-            self._steps = int(count / command.train_batch_size * command.num_train_epochs)
-            if self._steps < 1:
-                raise UserError(
-                    f"--train_batch_size={command.train_batch_size}: {count} examples make no "
-                    "whole step in "
-                    f"{command.num_train_epochs:g} epochs; lower it, or raise --num_train_epochs"
-                )
-            replicas = strategy.num_replicas_in_sync
-            if command.train_batch_size % replicas:
-                raise UserError(
-                    f"--train_batch_size={command.train_batch_size}: {replicas} devices share a "
-                    "step; "
-                    "give a multiple of that"
-                )
-        try:
-            os.makedirs(command.output_dir, exist_ok=True)
-        except OSError as error:
-            raise UserError(
-                f"--output_dir={command.output_dir}: cannot be made ({error.strerror}); choose "
-                "another folder"
-            ) from error
+        self._tokenizer, self._width = model.tokenizer, command.max_seq_length
+        self._steps = self._planned_steps(strategy.num_replicas_in_sync) if "train" in data else 0
+        self._chief = is_chief(strategy)
         model_fn = model_fn_builder(
             model.config,
-            task,
+            None,
             model.weights,
             command.learning_rate,
             self._steps,
             int(self._steps * command.warmup_proportion),
+            task=task,
+            layerwise_lr_decay=command.layerwise_lr_decay,
+            freeze_encoder=command.freeze_encoder,
         )
         config = RunConfig(
             command.output_dir,
@@ -82,32 +72,85 @@ class Session:
             batching=command.batching,
             seed=command.seed,
             xla=command.xla,
+            gradient_accumulation_steps=command.gradient_accumulation_steps,
         )
         self._estimator = Estimator(model_fn, config, {"batch_size": command.train_batch_size})
-        meta = {"task": task.name, "task_name": command.task_name.lower(), **task.description()}
-        meta["max_seq_length"] = command.max_seq_length
-        self._chief = is_chief(strategy)
-        # Further workers convert the data for themselves and leave no files behind.
-        self._scratch = None if self._chief else tempfile.TemporaryDirectory()
-        self._folder = command.output_dir if self._chief else self._scratch.name
-        self._require_same_model(model.config)
-        if "train" not in data and not checkpoints.latest(command.output_dir):
-            self._warn_of_new_weights(model)
-        if "train" in data and self._chief:
-            output_folder.write_description(command.output_dir, model, meta)
+        self._require_same_model(model)
+        if "train" not in data:
+            self._require_head(model)
+        self._model = model
 
-    def train(self):
-        """Trains to the number of steps that epochs and batch size give."""
+    def run(self):
+        """Every phase that the flags ask for, in the original's order."""
+        command = self._command
+        with contextlib.ExitStack() as stack:
+            if command.output_dir and self._data:
+                # Further workers convert the data for themselves and leave no files behind.
+                self._folder = (
+                    stack.enter_context(_locked(command.output_dir))
+                    if self._chief
+                    else stack.enter_context(tempfile.TemporaryDirectory())
+                )
+            if command.do_train:
+                self._train()
+            # Of several workers the chief does the rest, as in tf.estimator.
+            if not self._chief:
+                return
+            if command.do_eval:
+                self._evaluate()
+            if command.do_predict and "predict" in self._data:
+                self._predict()
+            if command.eval_file:
+                self._score_files()
+            if command.predict_file:
+                self._stream()
+
+    def _planned_steps(self, replicas):
+        """Training steps by epochs and batch size, as the original counts them."""
+        command, count = self._command, len(self._data["train"][1])
+        size = command.train_batch_size
+        if size > count:
+            raise UserError(
+                f"--train_batch_size={size}: there are only {count} training examples; lower it"
+            )
+        steps = int(count / size * command.num_train_epochs)
+        if steps < 1:
+            raise UserError(
+                f"--num_train_epochs={command.num_train_epochs:g}: {count} examples make no whole "
+                f"step of --train_batch_size={size}; raise it"
+            )
+        shares = replicas * command.gradient_accumulation_steps
+        if size % shares:
+            raise UserError(
+                f"--train_batch_size={size}: {shares} parts (devices times "
+                "--gradient_accumulation_steps) share a step; give a multiple of that"
+            )
+        return min(steps, command.max_train_steps) if command.max_train_steps else steps
+
+    def _train(self):
+        command = self._command
+        if self._chief:
+            meta = {
+                "task": self._task.name,
+                **task_data.meta(command, self._source, self._data),
+                **self._task.description(),
+                "max_seq_length": self._width,
+            }
+            output_folder.write_description(command.output_dir, self._model, meta)
         log.info("training on %d examples, %d steps", len(self._data["train"][1]), self._steps)
-        self._estimator.train(self._input_fn("train"), self._steps)
+        evaluation = None
+        if "eval" in self._data and (command.eval_steps or command.best_metric):
+            evaluation = Evaluation(
+                self._input_fn("eval"),
+                command.eval_steps,
+                command.best_metric,
+                command.early_stopping_patience or None,
+                command.eval_batch_size,
+            )
+        self._estimator.train(self._input_fn("train"), self._steps, evaluation)
 
-    def evaluate(self):
-        """Writes eval_results.txt (the original's lines and more, sorted) and eval_results.json.
-
-        Of several workers the chief does it, as in tf.estimator.
-        """
-        if not self._chief:
-            return
+    def _evaluate(self):
+        """Writes eval_results.txt (the original's lines and more, sorted) and eval_results.json."""
         log.info("evaluating %d examples", len(self._data["eval"][1]))
         result = self._estimator.evaluate(
             self._input_fn("eval"), batch_size=self._command.eval_batch_size
@@ -117,26 +160,63 @@ class Session:
         for line in lines:
             log.info("  %s", line)
         files.write_text(self._path("eval_results.txt"), "".join(f"{line}\n" for line in lines))
-        # JSON has no NaN (a correlation with a constant).
-        result = {name: None if math.isnan(value) else value for name, value in result.items()}
-        files.write_json(self._path("eval_results.json"), result)
+        files.write_json(self._path("eval_results.json"), _without_nan(result))
 
-    def predict(self):
-        """Writes test_results.tsv, a line an example. Of several workers the chief does it."""
-        if not self._chief:
-            return
+    def _predict(self):
+        """Writes test_results.tsv, a line an example."""
         log.info("predicting %d examples", len(self._data["predict"][1]))
         rows = map(self._task.row, self._estimator.predict(self._input_fn("predict")))
         files.write_text(self._path("test_results.tsv"), "".join(f"{row}\n" for row in rows))
 
-    def _require_same_model(self, config):
+    def _score_files(self):
+        """--eval_file: a JSON line a file on stdout."""
+        command = self._command
+        for path in _expanded(command.eval_file):
+            examples = inputs.load_examples(
+                path,
+                self._layout(path, "dev"),
+                "dev",
+                self._task.parse_label,
+                command.on_bad_line,
+                "--eval_file",
+            )
+            if command.max_eval_examples:
+                examples = examples[: command.max_eval_examples]
+            converted = features.convert_examples_to_features(
+                examples,
+                self._task.label_list,
+                self._width,
+                self._tokenizer,
+                command.long_text,
+            )
+            self._warn_of_texts(path, tfrecord.counts(converted, self._tokenizer))
+            result = self._estimator.evaluate(
+                batches.input_fn_builder(converted, self._width, False),
+                batch_size=command.eval_batch_size,
+            )
+            line = {"file": path, "examples": len(examples), **_without_nan(result)}
+            print(json.dumps(line, ensure_ascii=False), flush=True)
+
+    def _stream(self):
+        """--predict_file to --predict_output."""
+        command, path = self._command, self._command.predict_file
+        layout = self._layout(path, "test")
+        with tables.opened(path, "--predict_file") as lines:
+            scoring.predict(command, self._estimator, self._task, self._tokenizer, lines, layout)
+
+    def _layout(self, path, split):
+        return task_data.scored_layout(
+            self._command, self._source, self._stored, path, split, self._task.label_flag
+        )
+
+    def _require_same_model(self, model):
         """Before anything is written into the folder of another model, or scored with it."""
         folder = self._command.output_dir
-        path = os.path.join(folder, models.GOOGLE_CONFIG)
-        if not checkpoints.latest(folder) or not os.path.exists(path):
+        path = os.path.join(folder or "", models.GOOGLE_CONFIG)
+        if not folder or not checkpoints.latest(folder) or not os.path.exists(path):
             return
         found = BertConfig.from_json_file(path)
-        if encoder.weight_shapes(found) != encoder.weight_shapes(config):
+        if encoder.weight_shapes(found) != encoder.weight_shapes(model.config):
             raise UserError(
                 f"--output_dir={folder}: holds checkpoints of a model of another size "
                 "(bert_config.json); choose an empty folder"
@@ -148,13 +228,26 @@ class Session:
                 raise UserError(
                     f"--output_dir={folder}: its model has {name} {json.dumps(meta[name])} "
                     f"(bert_tools.json), the flags ask for {json.dumps(value)}; give the flags "
-                    "that "
-                    "it was trained with, or choose an empty folder"
+                    "that it was trained with, or choose an empty folder"
                 )
+        trained = output_folder.read_tokenizer(folder, found)
+        if trained.fingerprint() != model.tokenizer.fingerprint():
+            raise UserError(
+                f"--output_dir={folder}: its model was trained with another vocabulary or casing; "
+                "choose an empty folder, or give the flags that it was trained with"
+            )
 
-    def _warn_of_new_weights(self, model):
-        """Scoring without a checkpoint is the original's way too, but seldom what is meant."""
+    def _require_head(self, model):
+        """Scoring without a trained head is the original's way, but seldom what is meant."""
+        command = self._command
+        if command.output_dir and checkpoints.latest(command.output_dir):
+            return
         new = [name for name in self._task.head_shapes(model.config) if name not in model.weights]
+        if new and not self._data:
+            raise UserError(
+                f"--bert={command.bert}: has no {new[0]}, so it was not trained for this; train "
+                "it with --do_train=true, and give the output_dir"
+            )
         if new:
             log.warning("%s: not in the model; the scores are those of an untrained head", new[0])
 
@@ -165,31 +258,79 @@ class Session:
         command = self._command
         path, examples = self._data[phase]
         record_file = self._path(f"{phase}.tf_record")
-        key = tfrecord.file_key(
-            [path],
-            self._tokenizer,
-            task=command.task_name.lower(),
-            max_seq_length=command.max_seq_length,
-            pad_records=command.pad_records,
-        )
-        counts = tfrecord.convert_examples(
+        flags = {
+            "label_list": self._task.label_list,
+            "max_seq_length": self._width,
+            "pad_records": command.pad_records,
+            # Training truncates, as its examples are counted by step.
+            "long_text": "truncate" if phase == "train" else command.long_text,
+        }
+        key = tfrecord.file_key(examples, self._tokenizer, **flags)
+        counted = tfrecord.file_based_convert_examples_to_features(
             examples,
-            self._task.example_columns,
-            command.max_seq_length,
+            flags["label_list"],
+            self._width,
             self._tokenizer,
             record_file,
-            command.pad_records,
-            key,
+            long_text=flags["long_text"],
+            pad_records=command.pad_records,
+            key=key,
         )
-        if counts and counts[1] > _UNKNOWN_SHARE * counts[0]:
+        if counted:
+            self._warn_of_texts(path, counted)
+        return batches.file_based_input_fn_builder(record_file, self._width, phase == "train")
+
+    def _warn_of_texts(self, path, counted):
+        tokens, unknown, empty = counted
+        if empty:
+            log.warning("%s: %d examples have no text that the vocabulary knows", path, empty)
+        if unknown > _UNKNOWN_SHARE * tokens:
             log.warning(
                 "%s: %.0f %% of the tokens are [UNK]; the vocabulary does not fit the language",
                 path,
-                100 * counts[1] / counts[0],
+                100 * unknown / tokens,
             )
-        return batches.file_based_input_fn_builder(
-            record_file, command.max_seq_length, phase == "train", self._task.columns
-        )
 
     def _path(self, name):
         return os.path.join(self._folder, name)
+
+
+@contextlib.contextmanager
+def _locked(folder):
+    """Makes the folder when it is absent, and keeps other processes from writing into it."""
+    path = os.path.join(folder, _LOCK)
+    try:
+        os.makedirs(folder, exist_ok=True)
+        lock = open(path, "a", encoding="utf-8")  # noqa: SIM115 (closed below)
+    except OSError as error:
+        raise UserError(
+            f"--output_dir={folder}: cannot be written ({error.strerror}); choose another folder"
+        ) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UserError(
+                f"--output_dir={folder}: another process is writing there; wait for it, or choose "
+                "another folder"
+            ) from error
+        yield folder
+
+
+def _expanded(patterns):
+    """The files that comma-separated paths and globs name."""
+    paths = []
+    for pattern in patterns.split(","):
+        found = sorted(glob.glob(pattern))
+        if not found and glob.has_magic(pattern):
+            raise UserError(f"--eval_file={pattern}: no file matches; check the pattern")
+        paths += found or [pattern]
+    return paths
+
+
+def _without_nan(result):
+    """JSON has no NaN (a correlation with a constant)."""
+    return {
+        name: None if isinstance(value, float) and math.isnan(value) else value
+        for name, value in result.items()
+    }

@@ -1,26 +1,43 @@
-"""run_reg: train, evaluate and predict a number for pairs of sentences with BERT.
+"""run_reg: train, evaluate and predict a number for a text or a pair of texts with BERT.
 
 run_reg --task_name=sim --do_train=true --do_eval=true --do_predict=true \\
   --data_dir=data/sim-en --bert=minilm --max_seq_length=64 --output_dir=/tmp/sim
 
 Files of task sim: data_dir/{train,dev,test}.tsv, no header, text_a TAB text_b TAB value (test:
-value may be absent).
-Writes into output_dir: checkpoints, eval_results.txt and .json (eval_loss, mae, pearson, spearman,
-...), and test_results.tsv, one value a line.
+value may be absent). Writes into output_dir: checkpoints, eval_results.txt and .json (eval_loss,
+mae, pearson, spearman, ...), and test_results.tsv, one value a line.
+
+Score with what was trained, in a pipeline:
+  cut -f1,2 pairs.tsv | run_reg --bert=/tmp/sim --predict_file=- > values.txt
 """
 
-from bert_tools.cli import app, shared_flags
+from bert_tools.cli import app, shared_flags, task_data
 from bert_tools.errors import UserError
 
 
 def flags():
     """The command's flags."""
+    from bert_tools.tasks import regress
+
     command = app.CommandFlags()
     shared_flags.define_model_flags(command)
-    shared_flags.define_task_flags(command, tasks=("sim",))
+    task_data.define_flags(command, regress.DATA_SETS, regress.Regression.label_flag)
+    shared_flags.define_phase_flags(command)
     command.group("Regression")
     command.bool(
         "use_sigmoid_act", True, "A sigmoid on the output; false when the values are not in 0..1."
+    )
+    command.string(
+        "value_range",
+        None,
+        "LOW,HIGH of the values: mapped to 0..1 for training and back in predictions; eval_loss "
+        "is of the mapped values. sts-b implies 0,5.",
+    )
+    command.enum(
+        "loss",
+        "mse",
+        regress.LOSSES,
+        "mse as the original; logistic: the cross-entropy of the sigmoid with the value.",
     )
     shared_flags.define_compute_flags(command)
     return command
@@ -31,30 +48,39 @@ def run(command):
     from bert_tools.tasks import regress
 
     # Everything that can be wrong is looked at before TensorFlow is loaded and any work is done.
-    phases = [phase for phase in ("train", "eval", "predict") if getattr(command, f"do_{phase}")]
-    if not phases:
-        raise UserError(
-            "no phase is asked for; pass --do_train=true, --do_eval=true or --do_predict=true"
-        )
-    command.require("task_name", "data_dir", "output_dir")
-    row = regress.data_set(command.task_name)
-    splits = {"train": "train", "eval": "dev", "predict": "test"}
-    data = {phase: regress.read_examples(row, command.data_dir, splits[phase]) for phase in phases}
-    for phase in phases:
-        if phase != "predict" and command.use_sigmoid_act:
-            regress.require_sigmoid_range(*data[phase])
+    asked = task_data.phases(command)
+    stored = task_data.description(command)
+    for name in ("max_seq_length", "use_sigmoid_act", "loss"):
+        if name in stored:
+            command.adopt(name, stored[name])
+    label_flag = regress.Regression.label_flag
+    source = task_data.data_set(command, regress.DATA_SETS, stored, label_flag)
+    value_range = _value_range(command.value_range) or stored.get(
+        "value_range", source and source.value_range
+    )
+    task = regress.Regression(
+        command.use_sigmoid_act, value_range and tuple(value_range), command.loss
+    )
+    data = task_data.load(command, source, asked, task.parse_label)
+    shared_flags.check_training_flags(command)
 
     app.import_tensorflow()
-    from bert_tools.cli import phases as steps
+    from bert_tools.cli import phases
 
-    task = regress.Regression(command.use_sigmoid_act)
-    session = steps.Session(command, task, data)
-    if command.do_train:
-        session.train()
-    if command.do_eval:
-        session.evaluate()
-    if command.do_predict:
-        session.predict()
+    phases.Session(command, task, source, data, stored).run()
+
+
+def _value_range(text):
+    """(low, high) of --value_range, or None."""
+    if not text:
+        return None
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError:
+        low, high = 0.0, 0.0
+    if not -float("inf") < low < high < float("inf"):
+        raise UserError(f"--value_range={text}: expected LOW,HIGH, such as 0,5")
+    return low, high
 
 
 def main(arguments=None):

@@ -59,21 +59,32 @@ def define_compute_flags(command, batching=True):
     command.integer("num_tpu_cores", 8, "Read for compatibility; the TPU tells its number itself.")
 
 
-def define_task_flags(command, tasks):
-    """Data, phases and training, as run_classifier and run_reg share them."""
-    command.group("Data")
-    command.string("data_dir", None, "Folder of the task's files.")
-    command.string("task_name", None, f"The task, in any case: {', '.join(tasks)}.")
-    command.string("output_dir", None, "Folder of checkpoints and results; made when absent.")
-    command.bool(
-        "pad_records",
-        False,
-        "Write *.tf_record padded to max_seq_length, as the originals can read them.",
-    )
-    command.group("Phases (at least one)")
+def define_phase_flags(command):
+    """Phases, training and scoring, as every command that trains has them."""
+    command.group("Phases (at least one, or --eval_file or --predict_file)")
     command.bool("do_train", False, "Train; goes on from output_dir's newest checkpoint.")
     command.bool("do_eval", False, "Evaluate on the dev set: eval_results.txt and .json.")
     command.bool("do_predict", False, "Predict the test set: test_results.tsv.")
+    command.group("Scoring")
+    command.string(
+        "eval_file",
+        None,
+        "Files or globs, comma-separated, each with labels: a JSON line of metrics a file on "
+        "stdout. Needs neither data_dir nor output_dir.",
+    )
+    command.string(
+        "predict_file",
+        None,
+        "A file, or - for stdin: a prediction a line, in order. Needs neither data_dir nor "
+        "output_dir.",
+    )
+    command.string("predict_output", "-", "Where predictions of --predict_file go; - is stdout.")
+    command.enum(
+        "predict_format",
+        "auto",
+        ("auto", "tsv", "jsonl"),
+        "of predict_output; auto: by its name.",
+    )
     command.group("Training and batches")
     command.integer(
         "train_batch_size", 32, "Examples a training step, over all devices.", lower_bound=1
@@ -96,9 +107,54 @@ def define_task_flags(command, tasks):
         lower_bound=0,
         upper_bound=1,
     )
+    command.integer("max_train_steps", 0, "At most so many steps; 0: all.", lower_bound=0)
+    command.integer(
+        "gradient_accumulation_steps",
+        1,
+        "Compute a step's train_batch_size examples in so many parts: less memory, the same step.",
+        lower_bound=1,
+    )
+    command.float(
+        "layerwise_lr_decay",
+        1.0,
+        "Each layer's rate is the next higher layer's times this (ELECTRA's recipe).",
+        lower_bound=0,
+        upper_bound=1,
+    )
+    command.bool("freeze_encoder", False, "Train the head alone.")
+    command.integer(
+        "eval_steps",
+        0,
+        "While training, evaluate on the dev set every so many steps; 0: not before the end.",
+        lower_bound=0,
+    )
+    command.string(
+        "best_metric",
+        None,
+        "Keep the checkpoint that is best by this metric of eval_results.txt, and score with it.",
+    )
+    command.integer(
+        "early_stopping_patience",
+        0,
+        "Stop after so many evaluations without a gain of best_metric; 0: never.",
+        lower_bound=0,
+    )
     command.integer("save_checkpoints_steps", 1000, "Steps between checkpoints.", lower_bound=1)
     command.integer("save_summary_steps", 100, "Steps between TensorBoard points.", lower_bound=1)
     command.integer("iterations_per_loop", 1000, "Read for compatibility.")
+
+
+def check_training_flags(command):
+    """Flags that contradict each other, as UserError."""
+    if command.early_stopping_patience and not (command.best_metric and command.eval_steps):
+        raise UserError(
+            f"--early_stopping_patience={command.early_stopping_patience}: needs --best_metric "
+            "and --eval_steps; give both"
+        )
+    if command.predict_file and command.eval_file and command.predict_output == "-":
+        raise UserError(
+            "--eval_file and --predict_file both write to stdout; give --predict_output=FILE"
+        )
 
 
 def load_model(command, fallback_dir=None):

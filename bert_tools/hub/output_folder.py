@@ -44,11 +44,19 @@ def read(folder):
     if not os.path.exists(os.path.join(folder, models.GOOGLE_CONFIG)) and huggingface.holds(folder):
         return huggingface.read(folder)._replace(meta=meta)
     config = BertConfig.from_json_file(os.path.join(folder, models.GOOGLE_CONFIG))
+    tokenizer = read_tokenizer(folder, config)
+    prefix = checkpoints.latest(folder) or google.find_checkpoint(folder)
+    return models.Model(config, google.read_checkpoint(config, prefix), tokenizer, meta, prefix)
+
+
+def read_tokenizer(folder, config):
+    """The tokenizer of a folder in this layout, checked against its BertConfig."""
+    path = os.path.join(folder, models.OUTPUT_DESCRIPTION)
+    meta = _read_description(path)
     vocab_file = os.path.join(folder, _vocabulary_name(meta, path))
     tokenizer = models.make_tokenizer(models.check_casing(meta, path), vocab_file)
     models.check_vocabulary(config, tokenizer, vocab_file)
-    prefix = checkpoints.latest(folder) or google.find_checkpoint(folder)
-    return models.Model(config, google.read_checkpoint(config, prefix), tokenizer, meta, prefix)
+    return tokenizer
 
 
 def write_description(folder, model, meta):

@@ -15,8 +15,8 @@ import typing
 
 import numpy as np
 
-from bert_tools.inputs.features import Features, ranges
-from bert_tools.inputs.tfrecord import read_features
+from bert_tools.inputs import tfrecord
+from bert_tools.inputs.features import ranges
 
 MODES = ("pack", "bucket", "pad")
 # A token costs as much as its matrix products plus its attention, which grows with the row's
@@ -191,43 +191,55 @@ class ScoringBatches:
             yield block.examples, assemble(self.features, block)
 
 
-def file_based_input_fn_builder(input_file, seq_length, is_training, columns):
-    """Creates an `input_fn` to be passed to Estimator, over a TFRecord file.
+def file_based_input_fn_builder(input_file, seq_length, is_training, drop_remainder=False):
+    """Creates an `input_fn` closure to be passed to Estimator, over a TFRecord file.
 
     Args:
-      input_file: str, written by `convert_examples` or by the originals (padded).
+      input_file: str, written by tfrecord.file_based_convert_examples_to_features or by the
+        originals (padded).
+      seq_length, is_training, drop_remainder: see `input_fn_builder`.
+
+    Returns:
+      input_fn(params) -> TrainingBatches or ScoringBatches.
+    """
+    def input_fn(params):
+        features = tfrecord.read_features(input_file)
+        return input_fn_builder(features, seq_length, is_training, drop_remainder)(params)
+
+    return input_fn
+
+
+def input_fn_builder(features, seq_length, is_training, drop_remainder=False):
+    """Creates an `input_fn` closure to be passed to Estimator, over features in memory.
+
+    Args:
+      features: Features, of convert_examples_to_features.
       seq_length: int, max_seq_length.
       is_training: bool.
-      columns: dict {feature name: NumPy dtype}, the task's further features.
+      drop_remainder: bool, without effect: a training step is always whole, and scoring leaves no
+        example out.
 
     Returns:
       input_fn(params) -> TrainingBatches or ScoringBatches. Of params it reads batch_size
       (training), and batching, seed, num_replicas, token_budget and static, which Estimator sets.
     """
+    del drop_remainder
 
     def input_fn(params):
-        features = read_features(input_file, columns)
-        return batches(features, seq_length, is_training, params)
+        mode, static = params["batching"], params["static"]
+        if is_training:
+            return TrainingBatches(
+                features,
+                params["batch_size"],
+                params["seed"],
+                mode,
+                seq_length,
+                params["num_replicas"],
+                static,
+            )
+        return ScoringBatches(features, mode, seq_length, params["token_budget"], static)
 
     return input_fn
-
-
-def batches(features: Features, seq_length, is_training, params):
-    """TrainingBatches or ScoringBatches over features in memory; see
-    `file_based_input_fn_builder`.
-    """
-    mode, static = params["batching"], params["static"]
-    if is_training:
-        return TrainingBatches(
-            features,
-            params["batch_size"],
-            params["seed"],
-            mode,
-            seq_length,
-            params["num_replicas"],
-            static,
-        )
-    return ScoringBatches(features, mode, seq_length, params["token_budget"], static)
 
 
 def _one_a_row(examples, width, height):

@@ -1,8 +1,18 @@
-"""InputExample, and the reader of tab-separated files that every task's data sets go through."""
+"""InputExample, and the reading of examples: from the files of a data set, from a stream, or by a
+user's own DataProcessor.
+"""
 
-import os
+import importlib.util
+import inspect
+import logging
+import math
+import typing
 
 from bert_tools.errors import UserError
+from bert_tools.inputs import tables
+from bert_tools.inputs.tables import shown
+
+log = logging.getLogger("bert_tools")
 
 
 class InputExample:
@@ -24,94 +34,279 @@ class InputExample:
         self.label = label
 
 
-def read_tsv(path, columns):
-    """Reads a tab-separated file without quoting, as the original's DataProcessor._read_tsv.
+class DataProcessor:
+    """The original's reader of a data set, to be derived from for one's own (--task_module)."""
 
-    Lines end in \\n or \\r\\n; a byte order mark is skipped; blank lines are skipped.
+    def get_train_examples(self, data_dir):
+        """A list of InputExample, the training set."""
+        raise NotImplementedError
+
+    def get_dev_examples(self, data_dir):
+        """A list of InputExample, the dev set."""
+        raise NotImplementedError
+
+    def get_test_examples(self, data_dir):
+        """A list of InputExample, for prediction."""
+        raise NotImplementedError
+
+    def get_labels(self):
+        """The list of labels, in the order of their columns; regression has none."""
+        raise NotImplementedError
+
+    @classmethod
+    def _read_tsv(cls, input_file, quotechar=None):
+        """The cells of a tab-separated file: a list of lists of str."""
+        del quotechar  # The original's own processors never give one.
+        with tables.opened(input_file) as lines:
+            return [_raised(cells) for _, cells in tables.rows(lines, "tsv") if cells]
+
+
+class Layout(typing.NamedTuple):
+    """Where a file's rows hold what.
+
+    text_a, text_b, label: a column, by number (from 0) or by name (of the header, or a JSON key);
+      text_b is None where there is one text, label where there is none.
+    header: bool, the first row names the columns.
+    kind: one of tables.FORMATS.
+    only: None, or (column, value): rows with another value there are left out.
+    """
+
+    text_a: int | str
+    text_b: int | str | None = None
+    label: int | str | None = None
+    header: bool = False
+    kind: str = "tsv"
+    only: tuple | None = None
+
+
+def read_examples(lines, layout, split, parse_label=None):
+    """Reads examples row by row.
+
+    Blank lines are left out where labels are read. Where none are read, output line n is to be
+    input line n: a blank line is an empty text, or in a layout of several columns a bad row, but
+    for those at the end, which are left out.
 
     Args:
-      path: str.
-      columns: int, how many columns a line needs at least; further ones are left alone.
+      lines: tables.Lines.
+      layout: Layout; its label column is read only with parse_label.
+      split: str, what guids begin with ("train-0").
+      parse_label: function(str or JSON value) -> label; it raises ValueError with what was
+        expected. None: rows need no label, and label is None.
 
     Yields:
-      (number, cells): the line's number in the file, from 1, and its list of str.
+      InputExample, or the UserError of a row that is none.
 
     Raises:
-      UserError: no such file, not UTF-8, too few columns, or nothing in it.
+      UserError: the header lacks a column.
     """
-    seen = False
-    require_file(path)
-    with open(path, "rb") as reader:
-        for number, line in text_lines(reader, path):
-            cells = line.split("\t")
-            if len(cells) < columns:
-                raise UserError(
-                    f"{path}:{number}: expected at least {columns} tab-separated columns, found "
-                    f"{len(cells)} ({_shown(line)}); correct the line"
-                )
-            seen = True
-            yield number, cells
-    if not seen:
-        raise UserError(
-            f"{path}: the file is empty; expected at least one line of {columns} columns"
-        )
+    columns = [layout.text_a, layout.text_b, layout.label if parse_label else None]
+    names, blank, index = None, [], 0
+    for number, cells in tables.rows(lines, layout.kind):
+        if layout.header and layout.kind != "jsonl" and names is None:
+            names = _header(_raised(cells), lines.name, number, columns)
+            continue
+        if not cells and not isinstance(cells, UserError):
+            if parse_label is None and layout.text_b is None and not layout.text_a:
+                yield InputExample(f"{split}-{index}", "")
+                index += 1
+            elif parse_label is None:
+                blank.append(number)
+            continue
+        for number_of_blank in blank:
+            yield _example([""], number_of_blank, lines, layout, columns, names, split, index)
+            index += 1
+        blank.clear()
+        if isinstance(cells, UserError):
+            yield cells
+        elif layout.only and _cell(cells, layout.only[0], names) != layout.only[1]:
+            continue
+        else:
+            yield _example(
+                cells, number, lines, layout, columns, names, split, index, parse_label
+            )
+        index += 1
 
 
-def parse_value(cell, path, number):
-    """Reads a number of a TSV cell as float.
+def load_examples(path, layout, split, parse_label=None, on_bad_line="error", flag="--data_dir"):
+    """All examples of a file, as a list.
+
+    Args:
+      path, flag: see tables.opened.
+      layout, split, parse_label: see `read_examples`.
+      on_bad_line: "error", or "skip": bad rows are left out, and a warning counts them.
 
     Raises:
-      UserError: naming file and line, when the cell is no finite number.
+      UserError: a bad row (unless skipped), no such file, or nothing in it.
+    """
+    examples, bad = [], []
+    with tables.opened(path, flag) as lines:
+        for example in read_examples(lines, layout, split, parse_label):
+            if not isinstance(example, UserError):
+                examples.append(example)
+            elif on_bad_line == "skip":
+                bad.append(example)
+            else:
+                raise example
+    if bad:
+        log.warning("%s: %d bad lines skipped; the first: %s", path, len(bad), bad[0])
+    if not examples:
+        what = "holds no usable line" if bad else "the file is empty"
+        raise UserError(f"{path}: {what}; expected an example a line")
+    return examples
+
+
+def parse_value(cell):
+    """A finite number from a cell, as float.
+
+    Raises:
+      ValueError: it is none.
     """
     try:
         value = float(cell)
-    except ValueError:
-        value = float("nan")
-    if not abs(value) < float("inf"):
-        raise UserError(
-            f"{path}:{number}: expected a number, found {_shown(cell)}; correct the line"
-        )
+    except (TypeError, ValueError):
+        value = math.nan
+    if not math.isfinite(value):
+        raise ValueError(f"expected a number, found {shown(str(cell))}")
     return value
 
 
-def require_file(path, flag="--data_dir"):
-    """Raises UserError unless `path` is a file that can be read."""
-    if os.path.isdir(path):
-        raise UserError(f"{path}: is a folder, expected a file; check {flag}")
-    if not os.path.exists(path):
-        raise UserError(f"{path}: no such file; check {flag}")
-    if not os.access(path, os.R_OK):
-        raise UserError(f"{path}: cannot be read; check its permissions")
+def load_processor(path, task_name):
+    """Makes the DataProcessor of a user's own Python file (--task_module).
 
-
-def text_lines(reader, name, keep_blank=False):
-    """Decodes lines of UTF-8 text.
+    The class is the one whose name is task_name, with or without "Processor", in any case; where
+    the file defines one class alone, that one.
 
     Args:
-      reader: binary file or other iterable of bytes, a line each.
-      name: str, what errors call it.
-      keep_blank: bool, whether blank lines count as lines.
+      path: str, a .py file; it is run.
+      task_name: str or None.
 
-    Yields:
-      (number from 1, str without its line end).
+    Returns:
+      An instance; it has get_train_examples and its like.
 
     Raises:
-      UserError: naming the line, when it is not UTF-8.
+      UserError: no such file, it fails, or it holds no such class.
     """
-    for number, raw in enumerate(reader, 1):
-        if number == 1 and raw.startswith(b"\xef\xbb\xbf"):
-            raw = raw[3:]
-        try:
-            line = raw.decode("utf-8").rstrip("\r\n")
-        except UnicodeDecodeError as error:
+    tables.require_file(path, "--task_module")
+    spec = importlib.util.spec_from_file_location("task_module", path)
+    if spec is None or spec.loader is None:
+        raise UserError(f"--task_module={path}: expected a .py file")
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise UserError(f"--task_module={path}: {type(error).__name__}: {error}") from error
+    found = {
+        name.lower().removesuffix("processor"): value
+        for name, value in vars(module).items()
+        if inspect.isclass(value)
+        and value.__module__ == module.__name__
+        and hasattr(value, "get_train_examples")
+    }
+    wanted = (task_name or "").lower().removesuffix("processor")
+    if wanted not in found and len(found) == 1:
+        wanted = next(iter(found))
+    if wanted not in found:
+        listed = ", ".join(sorted(found)) or "none"
+        raise UserError(
+            f"--task_name={task_name}: --task_module={path} defines no such DataProcessor (there "
+            f"is {listed}); name a class that derives from bert_tools.inputs.examples.DataProcessor"
+        )
+    return found[wanted]()
+
+
+def examples_of_processor(processor, split, data_dir, parse_label=None, path=""):
+    """The examples of one split ("train", "dev", "test") that a DataProcessor reads.
+
+    Args:
+      parse_label: as in `read_examples`; applied to each example's label, which must not be None.
+      path: str, what errors name.
+
+    Raises:
+      UserError: the processor fails, returns something else, or a label is bad.
+    """
+    method = getattr(processor, f"get_{split}_examples")
+    try:
+        examples = list(method(data_dir))
+    except NotImplementedError as error:
+        raise UserError(f"{path}: get_{split}_examples is not implemented; write it") from error
+    except (UserError, OSError):
+        raise
+    except Exception as error:
+        raise UserError(
+            f"{path}: get_{split}_examples: {type(error).__name__}: {error}; correct it"
+        ) from error
+    if not examples:
+        raise UserError(f"{path}: get_{split}_examples gave no example; check --data_dir={data_dir}")
+    for example in examples:
+        if not isinstance(getattr(example, "text_a", None), str):
             raise UserError(
-                f"{name}:{number}: not UTF-8 at byte {error.start} of the line; "
-                "convert the file, for example: iconv -f latin1 -t utf-8"
-            ) from error
-        if line or keep_blank:
-            yield number, line
+                f"{path}: get_{split}_examples gave {shown(repr(example))}; expected InputExample"
+            )
+        if parse_label:
+            try:
+                example.label = parse_label(example.label)
+            except ValueError as error:
+                raise UserError(
+                    f"{path}: example {example.guid}: {error}; correct the data"
+                ) from error
+    return examples
 
 
-def _shown(text, limit=60):
-    """A text as an error message shows it: quoted, and cut when it is long."""
-    return repr(text if len(text) <= limit else f"{text[: limit - 3]}...")
+def _raised(cells):
+    if isinstance(cells, UserError):
+        raise cells
+    return cells
+
+
+def _header(cells, name, number, columns):
+    """{column name: its place}; the columns wanted must be there."""
+    names = {cell.strip(): place for place, cell in enumerate(cells)}
+    for column in columns:
+        if isinstance(column, str) and column not in names:
+            raise UserError(
+                f"{name}:{number}: no column {column!r} in the header, which has "
+                f"{', '.join(map(repr, names))}; check --text_column and its like"
+            )
+    return names
+
+
+def _cell(cells, column, names):
+    """A row's cell, or None when the row has none there."""
+    if isinstance(cells, dict):
+        return cells.get(str(column))
+    place = column if isinstance(column, int) else (names or {}).get(column)
+    return cells[place] if place is not None and place < len(cells) else None
+
+
+def _example(cells, number, lines, layout, columns, names, split, index, parse_label=None):
+    """InputExample of a row, or a UserError."""
+    found = [None if column is None else _cell(cells, column, names) for column in columns]
+    for column, value in zip(columns, found, strict=True):
+        if column is None or value is not None:
+            continue
+        if isinstance(cells, dict):
+            what = f"has no value for {column!r}"
+        elif names is not None or layout.kind == "jsonl":
+            what = f"has {len(cells)} columns, none for {column!r}"
+        else:
+            needed = 1 + max(c for c in columns if c is not None)
+            kind = "tab-separated" if layout.kind == "tsv" else "comma-separated"
+            row = shown("\t".join(cells))
+            return UserError(
+                f"{lines.name}:{number}: expected at least {needed} {kind} columns, found "
+                f"{len(cells)} ({row}); correct the line"
+            )
+        return UserError(f"{lines.name}:{number}: {what}; correct the line")
+    text_a, text_b, label = found
+    for text in (text_a, text_b):
+        if text is not None and not isinstance(text, str):
+            return UserError(
+                f"{lines.name}:{number}: expected a text, found {shown(repr(text))}; "
+                "correct the line"
+            )
+    if parse_label:
+        try:
+            label = parse_label(label)
+        except ValueError as error:
+            return UserError(f"{lines.name}:{number}: {error}; correct the line")
+    return InputExample(f"{split}-{index}", text_a, text_b, label)

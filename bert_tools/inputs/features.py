@@ -1,10 +1,12 @@
-"""Features: the ids of many examples in a few flat arrays, and their making from texts."""
+"""Features: the ids of many examples in a few flat arrays, and their making from examples."""
 
 import dataclasses
 
 import numpy as np
 
 from bert_tools.errors import UserError
+
+LONG_TEXT = ("truncate", "windows")
 
 
 @dataclasses.dataclass
@@ -15,8 +17,9 @@ class Features:
       input_ids: int32 [tokens], specials included.
       segment_ids: int32 [tokens], 0 for [CLS] a [SEP], 1 for b [SEP].
       offsets: int64 [examples + 1]; example i is input_ids[offsets[i]:offsets[i + 1]].
-      columns: dict {name: array [examples]}, what else a task needs of an example (vals,
-      label_ids).
+      columns: dict {name: array [examples, ...]}, what else a task needs of an example (vals,
+        label_ids); example_index int64, where long texts were cut into windows: the example that
+        each of these rows is a part of.
     """
 
     input_ids: np.ndarray
@@ -47,20 +50,71 @@ class Features:
         )
 
 
-def convert_texts(texts_a, texts_b, max_seq_length, tokenizer):
+def convert_examples_to_features(
+    examples, label_list, max_seq_length, tokenizer, long_text="truncate"
+):
+    """Convert a set of `InputExample`s to `Features`, as the original's function of this name.
+
+    Args:
+      examples: list of InputExample.
+      label_list: list of the labels, in the order of their numbers: label_ids int64 [examples] and
+        is_real_example int64 [examples], all 1. None: the labels are numbers: vals float32
+        [examples]. An example without a label gets the originals' 0 or -1, which nothing reads.
+      max_seq_length, tokenizer, long_text: see `convert_texts`.
+
+    Returns:
+      Features.
+
+    Raises:
+      UserError: a label is not in label_list.
+    """
+    features = convert_texts(
+        [example.text_a for example in examples],
+        [example.text_b for example in examples],
+        max_seq_length,
+        tokenizer,
+        long_text,
+    )
+    columns = _label_columns(examples, label_list)
+    owners = features.columns.get("example_index", slice(None))
+    features.columns.update({name: values[owners] for name, values in columns.items()})
+    return features
+
+
+def _label_columns(examples, label_list):
+    labels = [example.label for example in examples]
+    if label_list is None:
+        return {"vals": np.array([-1.0 if v is None else v for v in labels], np.float32)}
+    numbers = {label: number for number, label in enumerate(label_list)}
+    numbers[None] = 0
+    unknown = next((example for example in examples if example.label not in numbers), None)
+    if unknown is not None:
+        listed = ", ".join(map(str, label_list))
+        raise UserError(
+            f"example {unknown.guid} has the label {unknown.label!r}; the labels are {listed}"
+        )
+    return {
+        "label_ids": np.array([numbers[label] for label in labels], np.int64),
+        "is_real_example": np.ones(len(labels), np.int64),
+    }
+
+
+def convert_texts(texts_a, texts_b, max_seq_length, tokenizer, long_text="truncate"):
     """Tokenises, truncates and adds [CLS] and [SEP], as the original's convert_single_example.
 
-    Pairs lose tokens of the longer text first, one at a time (`_truncate_seq_pair`); a second text
-    that is None or has no tokens leaves a single text.
+    A second text that is None or has no tokens leaves a single text.
 
     Args:
       texts_a: list of str.
       texts_b: list of (str or None), or None when there are no pairs.
       max_seq_length: int, at least 3.
       tokenizer: FullTokenizer.
+      long_text: "truncate": pairs lose tokens of the longer text first, one at a time
+        (`_truncate_seq_pair`). "windows": the longer text is cut into windows that overlap by a
+        quarter, each beside the other text, which keeps half of the room at most.
 
     Returns:
-      Features with empty columns.
+      Features; without columns, or with example_index where long_text is "windows".
     """
     if max_seq_length < 3:
         raise UserError(
@@ -69,7 +123,15 @@ def convert_texts(texts_a, texts_b, max_seq_length, tokenizer):
     a_ids, a_offsets = tokenizer.encode_batch(texts_a)
     texts_b = [""] * len(texts_a) if texts_b is None else [text or "" for text in texts_b]
     b_ids, b_offsets = tokenizer.encode_batch(texts_b)
-    a_kept, b_kept = _truncated(np.diff(a_offsets), np.diff(b_offsets), max_seq_length)
+    a_lengths, b_lengths = np.diff(a_offsets), np.diff(b_offsets)
+    a_starts, b_starts, columns = a_offsets[:-1], b_offsets[:-1], {}
+    if long_text == "windows":
+        owners, a_from, a_lengths, b_from, b_lengths = _windows(
+            a_lengths, b_lengths, max_seq_length
+        )
+        a_starts, b_starts = a_starts[owners] + a_from, b_starts[owners] + b_from
+        columns["example_index"] = owners
+    a_kept, b_kept = _truncated(a_lengths, b_lengths, max_seq_length)
 
     first = a_kept + 2
     second = np.where(b_kept > 0, b_kept + 1, 0)
@@ -79,10 +141,40 @@ def convert_texts(texts_a, texts_b, max_seq_length, tokenizer):
     ids[starts] = tokenizer.cls_id
     ids[starts + first - 1] = tokenizer.sep_id
     ids[(offsets[1:] - 1)[b_kept > 0]] = tokenizer.sep_id
-    ids[ranges(starts + 1, a_kept)] = a_ids[ranges(a_offsets[:-1], a_kept)]
-    ids[ranges(starts + first, b_kept)] = b_ids[ranges(b_offsets[:-1], b_kept)]
+    ids[ranges(starts + 1, a_kept)] = a_ids[ranges(a_starts, a_kept)]
+    ids[ranges(starts + first, b_kept)] = b_ids[ranges(b_starts, b_kept)]
     segments = np.repeat(np.tile([0, 1], len(starts)), np.stack([first, second], 1).ravel())
-    return Features(ids, segments.astype(np.int32), offsets, {})
+    return Features(ids, segments.astype(np.int32), offsets, columns)
+
+
+def _windows(a, b, max_seq_length):
+    """Cuts texts of a and b tokens (int64 [n]) into windows that fit.
+
+    Returns:
+      (owners, a_from, a_kept, b_from, b_kept), int64 [windows]: which text each window is of, and
+      which of its tokens.
+    """
+    room = np.where(b == 0, max_seq_length - 2, max_seq_length - 3)
+    fits = a + b <= room
+    first_is_longer = a >= b
+    long, short = np.maximum(a, b), np.minimum(a, b)
+    short = np.where(fits, short, np.minimum(short, room // 2))
+    size = np.where(fits, long, room - short)
+    overlap = size // 4
+    count = np.where(fits, 1, -(-(long - overlap) // np.maximum(size - overlap, 1)))
+    owners = np.repeat(np.arange(len(a)), count)
+    # Evenly spaced, so that the last window is no shorter than the others.
+    number = ranges(np.zeros_like(count), count)
+    begin = number * (long - size)[owners] // np.maximum(count - 1, 1)[owners]
+    size, short, first_is_longer = size[owners], short[owners], first_is_longer[owners]
+    zero = np.zeros_like(begin)
+    return (
+        owners,
+        np.where(first_is_longer, begin, zero),
+        np.where(first_is_longer, size, short),
+        np.where(first_is_longer, zero, begin),
+        np.where(first_is_longer, short, size),
+    )
 
 
 def _truncated(a, b, max_seq_length):

@@ -13,53 +13,64 @@ import struct
 
 import numpy as np
 import tensorflow as tf
+from google.protobuf import message
 
 from bert_tools import files
 from bert_tools.errors import UserError
-from bert_tools.inputs.features import Features, convert_texts
+from bert_tools.inputs.features import Features, convert_examples_to_features
 
 _CHUNK = 4096  # Examples converted at a time: large enough for NumPy, small enough for flat memory.
 _READ_BATCH = 1024
+_IDS = ("input_ids", "input_mask", "segment_ids")
+_KINDS = {"float_list": tf.float32, "int64_list": tf.int64}
 _FRAME = 16  # Bytes of a record besides its content: its length and two checksums.
 
 
-def file_key(paths, tokenizer, **flags):
+def file_key(examples, tokenizer, **flags):
     """What a TFRecord file depends on, as a dict that JSON can hold.
 
     Args:
-      paths: list of str, the data files; their content counts, not their names or dates.
+      examples: list of InputExample; their texts and labels count, not where they were read.
       tokenizer: FullTokenizer.
       flags: further values that decide the content (max_seq_length, pad_records, ...).
     """
+    digest = hashlib.sha256()
+    for example in examples:
+        digest.update(repr((example.text_a, example.text_b, example.label)).encode())
     return {
-        "format": 1,
-        "data": [_sha256(path) for path in paths],
+        "format": 2,
+        "data": digest.hexdigest(),
         "tokenizer": tokenizer.fingerprint(),
         "flags": flags,
     }
 
 
-def convert_examples(
-    examples, columns, max_seq_length, tokenizer, output_file, pad_records=False, key=None
+def file_based_convert_examples_to_features(
+    examples,
+    label_list,
+    max_seq_length,
+    tokenizer,
+    output_file,
+    *,
+    long_text="truncate",
+    pad_records=False,
+    key=None,
 ):
-    """Writes examples to a TFRecord file, unless the file with this key is there already.
+    """Convert a set of `InputExample`s to a TFRecord file, unless the file with this key is there.
 
     Args:
-      examples: list of InputExample.
-      columns: function(list of InputExample) -> dict {feature name: int64 or float32 array
-      [examples]}.
-      max_seq_length: int.
-      tokenizer: FullTokenizer.
+      examples, label_list, max_seq_length, tokenizer, long_text: see
+        features.convert_examples_to_features.
       output_file: str.
       pad_records: bool, pad to max_seq_length, so that the originals can read the file.
       key: dict of `file_key`, or None: always write.
 
     Returns:
-      (tokens, unknown): how many tokens were written, and how many of them are [UNK]; None when
-      the file was there already.
+      (tokens, unknown, empty): how many tokens were written, how many of them are [UNK], and how
+      many examples have a text without any other token; None when the file was there already.
 
     Raises:
-      UserError: the file cannot be written.
+      UserError: the file cannot be written, or a label is not in label_list.
     """
     key_file = f"{output_file}.json"
     if key is not None and _is_current(output_file, key_file, key):
@@ -68,30 +79,41 @@ def convert_examples(
     if os.path.exists(key_file):
         os.unlink(key_file)
 
-    def convert(chunk):
-        features = convert_texts(
-            [e.text_a for e in chunk], [e.text_b for e in chunk], max_seq_length, tokenizer
+    def convert(begin):
+        chunk = examples[begin : begin + _CHUNK]
+        features = convert_examples_to_features(
+            chunk, label_list, max_seq_length, tokenizer, long_text
         )
-        features.columns = columns(chunk)
-        unknown = int(np.count_nonzero(features.input_ids == tokenizer.unk_id))
+        if "example_index" in features.columns:
+            features.columns["example_index"] += begin
         records = serialize(features, max_seq_length if pad_records else None)
-        return records, len(features.input_ids), unknown
+        return records, counts(features, tokenizer)
 
-    tokens = unknown = 0
-    chunks = [examples[start : start + _CHUNK] for start in range(0, len(examples), _CHUNK)]
+    totals = np.zeros(3, np.int64)
     with files.aside(output_file) as temporary, concurrent.futures.ThreadPoolExecutor() as pool:
         try:
             with tf.io.TFRecordWriter(temporary) as writer:
-                for records, chunk_tokens, chunk_unknown in _ahead(pool, convert, chunks):
+                for records, counted in _ahead(pool, convert, range(0, len(examples), _CHUNK)):
                     for record in records:
                         writer.write(record)
-                    tokens, unknown = tokens + chunk_tokens, unknown + chunk_unknown
+                    totals += counted
         except tf.errors.OpError as error:
             raise OSError(str(error).splitlines()[0]) from error
         size = os.path.getsize(temporary)
     if key is not None:
         files.write_json(key_file, {**key, "examples": len(examples), "bytes": size})
-    return tokens, unknown
+    return tuple(totals.tolist())
+
+
+def counts(features, tokenizer):
+    """(tokens, how many of them are [UNK], how many examples have no token but [UNK] and special
+    ones).
+    """
+    special = np.isin(features.input_ids, [tokenizer.cls_id, tokenizer.sep_id])
+    unknown = features.input_ids == tokenizer.unk_id
+    words = np.concatenate([[0], np.cumsum(~special & ~unknown)])[features.offsets]
+    empty = np.count_nonzero(np.diff(words) == 0)
+    return len(special), np.count_nonzero(unknown), empty
 
 
 def serialize(features, pad_to=None):
@@ -133,31 +155,28 @@ def serialize(features, pad_to=None):
     return records
 
 
-def read_features(path, columns):
+def read_features(path):
     """Reads a TFRecord file of tf.Examples, padded or not, into memory.
 
     Args:
       path: str.
-      columns: dict {feature name: NumPy dtype} of the scalar features to read.
 
     Returns:
-      Features, without padding (input_mask tells what is padding).
+      Features, without padding (input_mask tells what is padding); every further feature of the
+      file's first record is a column, float32 or int64 [examples] (or [examples, n]).
 
     Raises:
-      UserError: no such file, or it is damaged, or lacks one of the features.
+      UserError: no such file, or it is damaged, or its records are of another kind.
     """
-    ids = ("input_ids", "input_mask", "segment_ids")
-    spec = {name: tf.io.RaggedFeature(tf.int64) for name in ids}
-    for name, dtype in columns.items():
-        kind = tf.float32 if np.issubdtype(dtype, np.floating) else tf.int64
-        spec[name] = tf.io.FixedLenFeature([], kind)
-    records = tf.data.TFRecordDataset(path).batch(_READ_BATCH)
-    parsed = records.map(
-        lambda batch: (tf.io.parse_example(batch, spec), tf.strings.length(batch)),
-        tf.data.AUTOTUNE,
-    )
     parts, size = [], 0
     try:
+        columns = _columns(path)
+        spec = {name: tf.io.RaggedFeature(tf.int64) for name in _IDS} | columns
+        records = tf.data.TFRecordDataset(path).batch(_READ_BATCH)
+        parsed = records.map(
+            lambda batch: (tf.io.parse_example(batch, spec), tf.strings.length(batch)),
+            tf.data.AUTOTUNE,
+        )
         for batch, lengths in parsed:
             parts.append(_unpadded(batch, columns))
             size += int(np.sum(lengths.numpy() + _FRAME))
@@ -170,13 +189,30 @@ def read_features(path, columns):
         # TensorFlow's message about a record that is no tf.Example may not be UTF-8.
         reason = "no tf.Examples" if isinstance(error, UnicodeError) else str(error).splitlines()[0]
         raise UserError(
-            f"{path}: not a readable TFRecord file of this task ({reason}); "
+            f"{path}: not a readable TFRecord file of a task ({reason}); "
             "remove it, it is made anew from the data"
         ) from error
     if not parts:
-        empty = {name: np.zeros(0, dtype) for name, dtype in columns.items()}
-        return Features(np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros(1, np.int64), empty)
+        return Features(np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros(1, np.int64), {})
     return Features.concatenate(parts)
+
+
+def _columns(path):
+    """{name: tf.io.FixedLenFeature} of what a file's first record holds besides the ids."""
+    first = next(iter(tf.data.TFRecordDataset(path).take(1)), None)
+    if first is None:
+        return {}
+    try:
+        found = tf.train.Example.FromString(first.numpy()).features.feature
+    except message.DecodeError as error:
+        raise ValueError("no tf.Examples") from error
+    columns = {}
+    for name, feature in found.items():
+        kind = feature.WhichOneof("kind")
+        if name not in _IDS and kind in _KINDS:
+            count = len(getattr(feature, kind).value)
+            columns[name] = tf.io.FixedLenFeature([] if count == 1 else [count], _KINDS[kind])
+    return columns
 
 
 def _unpadded(batch, columns):
@@ -191,7 +227,7 @@ def _unpadded(batch, columns):
         batch["input_ids"].flat_values.numpy()[kept].astype(np.int32),
         batch["segment_ids"].flat_values.numpy()[kept].astype(np.int32),
         offsets.astype(np.int64),
-        {name: batch[name].numpy().astype(dtype) for name, dtype in columns.items()},
+        {name: batch[name].numpy() for name in columns},
     )
 
 
@@ -214,14 +250,6 @@ def _is_current(output_file, key_file, key):
     return found.pop("bytes", None) == os.path.getsize(output_file) and (
         {name: value for name, value in found.items() if name != "examples"} == key
     )
-
-
-def _sha256(path):
-    digest = hashlib.sha256()
-    with open(path, "rb") as reader:
-        while block := reader.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 # tf.Example on the wire (tensorflow/core/example/{example,feature}.proto):

@@ -1,0 +1,111 @@
+"""--predict_file: predictions of a file or a stream, line by line, in order, in constant memory.
+
+A window is what can be read without waiting, so that the first line is answered before the last
+one is written; windows are tokenised and computed by several threads and written in order.
+"""
+
+import concurrent.futures
+import json
+import os
+import queue
+import sys
+import threading
+
+import tqdm
+
+from bert_tools import files
+from bert_tools.errors import UserError
+from bert_tools.inputs.examples import read_examples
+from bert_tools.inputs.features import convert_examples_to_features
+
+_WINDOW = 2048  # Lines: enough to fill rows by length, few enough for flat memory.
+
+
+def predict(command, estimator, task, tokenizer, lines, layout):
+    """Scores lines, and writes a prediction a line to --predict_output.
+
+    Args:
+      command: CommandFlags.
+      estimator: Estimator.
+      task: of bert_tools.tasks; its row(prediction) or record(prediction) is what is written.
+      tokenizer: FullTokenizer.
+      lines: tables.Lines.
+      layout: examples.Layout.
+
+    Raises:
+      UserError: a bad line, unless they are skipped (then "nan", or {"error": ...}); on stdout the
+        lines before it stay.
+    """
+    form = command.predict_format
+    if form == "auto":
+        form = "jsonl" if command.predict_output.endswith((".jsonl", ".json")) else "tsv"
+    lines_of = _records if form == "jsonl" else _rows
+
+    def scored(window):
+        good = [example for example in window if not isinstance(example, UserError)]
+        features = convert_examples_to_features(
+            good, task.label_list, command.max_seq_length, tokenizer, command.long_text
+        )
+        return len(window), "".join(
+            f"{line}\n" for line in lines_of(task, window, iter(estimator.score(features)))
+        )
+
+    workers = os.cpu_count() or 1
+    waiting = queue.Queue(2 * workers)
+    with (
+        concurrent.futures.ThreadPoolExecutor(workers) as pool,
+        files.text_writer(command.predict_output) as write,
+        tqdm.tqdm(desc="predicting", unit="line", disable=not sys.stderr.isatty()) as bar,
+    ):
+
+        def read():
+            try:
+                for window in _windows(lines, layout, command.on_bad_line):
+                    waiting.put(pool.submit(scored, window))
+                waiting.put(None)
+            except BaseException as error:
+                waiting.put(error)
+
+        # A daemon: when the reader of stdout has gone, nobody waits for the rest of stdin.
+        threading.Thread(target=read, daemon=True).start()
+        while (done := waiting.get()) is not None:
+            if isinstance(done, BaseException):
+                raise done
+            count, text = done.result()
+            write(text)
+            bar.update(count)
+
+
+def _windows(lines, layout, on_bad_line):
+    """Lists of InputExample, or of UserError for bad lines that are skipped."""
+    window = []
+    try:
+        for example in read_examples(lines, layout, "predict"):
+            if isinstance(example, UserError) and on_bad_line == "error":
+                raise example
+            window.append(example)
+            if len(window) >= _WINDOW or not lines.ready:
+                yield window
+                window = []
+    except UserError:
+        if window:
+            yield window
+        raise
+    if window:
+        yield window
+
+
+def _rows(task, window, predictions):
+    for example in window:
+        yield "nan" if isinstance(example, UserError) else task.row(next(predictions))
+
+
+def _records(task, window, predictions):
+    for example in window:
+        if isinstance(example, UserError):
+            yield json.dumps({"error": str(example)}, ensure_ascii=False)
+            continue
+        record = {"id": example.guid, "text": example.text_a}
+        if example.text_b is not None:
+            record["text_pair"] = example.text_b
+        yield json.dumps({**record, **task.record(next(predictions))}, ensure_ascii=False)

@@ -1,0 +1,232 @@
+"""The data of a command that trains: its flags, the data set that they name, and its examples."""
+
+import json
+import logging
+import os
+
+from bert_tools import files
+from bert_tools.errors import UserError
+from bert_tools.inputs import examples, tables
+from bert_tools.inputs.data_sets import OwnFiles, OwnReader
+
+log = logging.getLogger("bert_tools")
+_SPLITS = {"train": "train", "eval": "dev", "predict": "test"}
+
+
+def define_flags(command, tasks, label_flag):
+    """The flags of data_dir and its columns.
+
+    Args:
+      tasks: names of the table's data sets.
+      label_flag: "value_column" or "label_column".
+    """
+    command.group("Data")
+    command.string("data_dir", None, "Folder of the task's files.")
+    command.string(
+        "task_name",
+        None,
+        f"The task, in any case: {', '.join(tasks)}; or csv: data_dir/{{train,dev,test}}.tsv, .csv "
+        "or .jsonl with columns of your own; or a name of --task_module.",
+    )
+    command.string(
+        "task_module", None, "Your own .py file with a DataProcessor that reads the examples."
+    )
+    command.string("output_dir", None, "Folder of checkpoints and results; made when absent.")
+    command.string(
+        "text_column",
+        None,
+        "Column of the text, for --task_name=csv and for files to score: a number from 0, or a "
+        "name (the first line is then a header).",
+    )
+    command.string("text_pair_column", None, "Column of the second text, where there are pairs.")
+    command.string(label_flag, None, "Column of what is to be learnt.")
+    command.bool("header", False, "Skip the first line, where columns are given by number.")
+    command.float(
+        "dev_fraction",
+        0.0,
+        "Share of the training set that is the dev set when there is no dev file.",
+        lower_bound=0,
+        upper_bound=0.9,
+    )
+    command.enum(
+        "on_bad_line",
+        "error",
+        ("error", "skip"),
+        "what a malformed line does; skipped ones are counted, and predicted as nan.",
+    )
+    command.enum(
+        "long_text",
+        "truncate",
+        ("truncate", "windows"),
+        "what is done with a text over max_seq_length when scoring; windows: the longer text of a "
+        "pair is cut into windows that overlap by a quarter, and the prediction is the mean over "
+        "them.",
+    )
+    command.integer("max_train_examples", 0, "Train on the first so many; 0: all.", lower_bound=0)
+    command.integer("max_eval_examples", 0, "Evaluate the first so many; 0: all.", lower_bound=0)
+    command.bool(
+        "pad_records",
+        False,
+        "Write *.tf_record padded to max_seq_length, as the originals can read them.",
+    )
+
+
+def phases(command):
+    """The phases over data_dir that are asked for: of "train", "eval" and "predict".
+
+    Raises:
+      UserError: nothing is asked for, or a flag that the phases need is missing.
+    """
+    asked = [phase for phase in _SPLITS if getattr(command, f"do_{phase}")]
+    if command.predict_file and not command.data_dir and "predict" in asked:
+        asked.remove("predict")  # --do_predict --predict_file=FILE: the file is what to predict.
+    if not asked and not command.predict_file and not command.eval_file:
+        raise UserError(
+            "no phase is asked for; pass --do_train=true, --do_eval=true or --do_predict=true "
+            "(or --eval_file or --predict_file)"
+        )
+    if asked:
+        command.require("task_name", "data_dir", "output_dir")
+    return asked
+
+
+def description(command):
+    """bert_tools.json of the model that is scored with, {} when training or when there is none.
+
+    output_dir counts before --bert, as its checkpoint does.
+    """
+    if command.do_train:
+        return {}
+    for folder in (command.output_dir, command.bert):
+        path = os.path.join(folder or "", "bert_tools.json")
+        if folder and os.path.exists(path):
+            return files.read_json(path)
+    return {}
+
+
+def data_set(command, table, stored, label_flag):
+    """What --task_name and its like stand for: DataSet, OwnFiles or OwnReader.
+
+    Args:
+      table: {task name: DataSet}.
+      stored: dict of `description`; says what flags leave open.
+      label_flag: "value_column" or "label_column".
+
+    Raises:
+      UserError: no such task, or columns are missing.
+    """
+    if command.task_module:
+        processor = examples.load_processor(command.task_module, command.task_name)
+        return OwnReader(processor, command.task_module)
+    name = (command.task_name or stored.get("task_name") or "").lower()
+    if name == "csv":
+        columns = _columns(command, label_flag)
+        if columns is None and stored.get("columns"):
+            columns = examples.Layout(**stored["columns"])
+        if columns is None:
+            raise UserError("--text_column is missing; --task_name=csv needs it, see --help")
+        if columns.label is None and (command.do_train or command.do_eval or command.eval_file):
+            raise UserError(f"--{label_flag} is missing; name the column that is to be learnt")
+        return OwnFiles(columns)
+    if name in table:
+        return table[name]
+    listed = ", ".join([*sorted(table), "csv"])
+    if command.task_name:
+        raise UserError(
+            f"--task_name={command.task_name}: no such task; tasks: {listed}, "
+            "or one of your own with --task_module"
+        )
+    return None
+
+
+def load(command, source, asked, parse_label):
+    """The examples of each phase: {phase: (path, list of InputExample)}.
+
+    The dev set is there too when --eval_steps needs it.
+
+    Args:
+      source: of `data_set`.
+      asked: of `phases`.
+      parse_label: see examples.read_examples.
+    """
+    wanted = {phase: _SPLITS[phase] for phase in asked}
+    if command.do_train and (command.eval_steps or command.best_metric):
+        wanted["eval"] = "dev"
+    data = {}
+    for phase, split in wanted.items():
+        fraction = command.dev_fraction
+        if fraction and split in ("train", "dev") and not source.has(command.data_dir, "dev"):
+            path, read = source.load(command.data_dir, "train", parse_label, command.on_bad_line)
+            data[phase] = path, _share(read, fraction, command.seed, split)
+            if not data[phase][1]:
+                raise UserError(
+                    f"--dev_fraction={fraction:g}: leaves no {split} example of {len(read)}; "
+                    "change it"
+                )
+        else:
+            data[phase] = source.load(command.data_dir, split, parse_label, command.on_bad_line)
+    for phase, limit in (
+        ("train", command.max_train_examples),
+        ("eval", command.max_eval_examples),
+    ):
+        if limit and phase in data:
+            data[phase] = data[phase][0], data[phase][1][:limit]
+    return data
+
+
+def scored_layout(command, source, stored, path, split, label_flag):
+    """The Layout of a file of --predict_file (split "test") or --eval_file (split "dev").
+
+    Columns that the flags name count first; then the form of the task's file of that split. Lines
+    of stdin are `text TAB second text` where the flags say nothing.
+    """
+    columns = _columns(command, label_flag)
+    if columns is not None:
+        return columns._replace(kind=tables.format_of(path))
+    pairs = stored.get("pairs", True)
+    plain = examples.Layout(0, 1 if pairs else None, 2 if pairs else 1)
+    if source is None or (path == "-" and not command.task_name):
+        return plain
+    return source.layout(split, path)
+
+
+def meta(command, source, data):
+    """What bert_tools.json keeps of the data."""
+    kept = {"task_name": command.task_name.lower()}
+    if isinstance(source, OwnFiles):
+        names = ("text_a", "text_b", "label", "header")
+        kept["columns"] = {name: getattr(source.columns, name) for name in names}
+    if "train" in data:
+        kept["pairs"] = any(example.text_b is not None for example in data["train"][1])
+    return kept
+
+
+def _columns(command, label_flag):
+    """The Layout that the column flags give, or None."""
+    names = ("text_column", "text_pair_column", label_flag)
+    given = [getattr(command, name) for name in names]
+    columns = [int(name) if name and name.isdecimal() else name for name in given]
+    if columns[0] is None:
+        if any(column is not None for column in columns):
+            raise UserError("--text_column is missing; give it beside the other columns")
+        return None
+    named = any(isinstance(column, str) for column in columns)
+    return examples.Layout(*columns, header=command.header or named)
+
+
+def _share(read, fraction, seed, split):
+    """The part of a training set that is split off as "dev", or the rest ("train"); of each label
+    the same share.
+    """
+    import numpy as np
+
+    groups = {}
+    for index, example in enumerate(read):
+        # Values of a regression are no classes: one group.
+        label = example.label if isinstance(example.label, str) else None
+        groups.setdefault(label, []).append(index)
+    rng, chosen = np.random.default_rng(seed), set()
+    for label in sorted(groups, key=json.dumps):
+        members = groups[label]
+        chosen.update(rng.permutation(members)[: round(len(members) * fraction)].tolist())
+    return [e for index, e in enumerate(read) if (index in chosen) == (split == "dev")]
