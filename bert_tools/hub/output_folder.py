@@ -25,7 +25,8 @@ def holds(folder):
 
 
 def read(folder):
-    """Reads a folder: its newest checkpoint, or its safetensors where it has a config.json.
+    """Reads a folder: its best checkpoint if a metric picked one, else its newest, or its
+    safetensors where it has a config.json.
 
     Args:
       folder: str.
@@ -47,8 +48,13 @@ def read(folder):
     vocab_file = os.path.join(folder, _vocabulary_name(meta, path))
     tokenizer = models.make_tokenizer(models.check_casing(meta, path), vocab_file)
     models.check_vocabulary(config, tokenizer, vocab_file)
-    prefix = checkpoints.latest(folder) or google.find_checkpoint(folder)
-    return models.Model(config, google.read_checkpoint(config, prefix), tokenizer, meta, prefix)
+    found = checkpoints.read_best(folder)
+    if found:
+        prefix, weights = found[0], models.check_weights(config, found[1], found[0])
+    else:
+        prefix = google.find_checkpoint(folder)
+        weights = google.read_checkpoint(config, prefix)
+    return models.Model(config, weights, tokenizer, meta, prefix)
 
 
 def write_description(folder, model, meta):
