@@ -1,11 +1,18 @@
 """The one checkpoint format, Google's: model.ckpt-N.{index,data-00000-of-00001}, variables by name.
 
-Beside each lies model.ckpt-N.json with what a resumed run needs and a checkpoint cannot hold
-(seed, data position). The file `checkpoint` names the newest, as tf.train.Saver writes it, so that
-the original scripts find it.
+Beside each lies model.ckpt-N.json with what a resumed run needs and a checkpoint cannot hold:
+
+    {"seed": 12345, "examples": 320,
+     "loss_scale": {"scale": 32768.0, "good_steps": 40, "skipped": 0},
+     "evaluation": {"metric": "pearson", "best": 0.81, "step": 30, "without_gain": 1,
+                    "stopped": false}}
+
+(loss_scale in float16 alone, evaluation when a metric picks the best checkpoint). The file
+`checkpoint` names the newest, as tf.train.Saver writes it, so that the original scripts find it.
 """
 
 import glob
+import logging
 import os
 import re
 
@@ -15,8 +22,21 @@ import tensorflow as tf
 from bert_tools import files
 from bert_tools.errors import UserError
 
+log = logging.getLogger("bert_tools")
 KEPT = 5  # The newest so many stay, as tf.estimator kept them.
 _SLOTS = ("/adam_m", "/adam_v")
+_STATE = {
+    "seed": int,
+    "examples": int,
+    "loss_scale": {"scale": float, "good_steps": int, "skipped": int},
+    "evaluation": {
+        "metric": str,
+        "best": float | None,
+        "step": int | None,
+        "without_gain": int,
+        "stopped": bool,
+    },
+}
 
 
 def read(prefix, slots=False):
@@ -89,29 +109,31 @@ def write_variables(prefix, tensors):
 
 def save(folder, step, tensors, state):
     """Writes model.ckpt-STEP with its JSON, names it in `checkpoint`, and removes all but the
-    newest KEPT.
+    newest KEPT and the one that `state` calls the best.
 
     Args:
       folder: str, the output folder.
       step: int, stored as the int64 variable global_step.
       tensors: dict {name: array or Tensor}.
-      state: dict that JSON can hold: what resuming needs.
+      state: dict that JSON can hold: what resuming needs, see this module.
 
     Returns:
       str, the prefix written.
     """
-    prefix = os.path.join(folder, f"model.ckpt-{step}")
+    prefix = _prefix(folder, step)
     files.write_json(f"{prefix}.json", state)
     write_variables(prefix, {**tensors, "global_step": np.int64(step)})
     # What was just written counts as the newest, though a longer run may have left higher steps.
     steps = [*sorted({*_steps(folder)} - {step}), step]
-    names = [f"model.ckpt-{kept}" for kept in steps[-KEPT:]]
+    best_step = _best_step(state)
+    kept = [old for old in steps if old in steps[-KEPT:] or old == best_step]
+    names = [f"model.ckpt-{old}" for old in kept]
     lines = [
         f'model_checkpoint_path: "model.ckpt-{step}"',
         *(f'all_model_checkpoint_paths: "{n}"' for n in names),
     ]
     files.write_text(os.path.join(folder, "checkpoint"), "\n".join(lines) + "\n")
-    for old in steps[:-KEPT]:
+    for old in {*steps}.difference(kept):
         # The index goes first: what has none does not count as a checkpoint any more.
         for suffix in (".index", ".data-00000-of-00001", ".meta", ".json"):
             path = os.path.join(folder, f"model.ckpt-{old}{suffix}")
@@ -130,21 +152,136 @@ def latest(folder):
     except (OSError, UnicodeDecodeError):
         named = None
     if named:
-        prefix = os.path.join(folder, named.group(1))
-        if os.path.exists(f"{prefix}.index"):
-            return prefix
-        # A path that was absolute on another machine: the file of that name lies here now.
-        prefix = os.path.join(folder, os.path.basename(named.group(1)))
-        if os.path.exists(f"{prefix}.index"):
-            return prefix
+        names = [named.group(1), os.path.basename(named.group(1))]
+        if os.path.isabs(names[0]):
+            # The folder may be a copy, or come from another machine: what lies in it comes first.
+            names.reverse()
+        for name in names:
+            prefix = os.path.join(folder, name)
+            if os.path.exists(f"{prefix}.index"):
+                return prefix
     steps = _steps(folder)
-    return os.path.join(folder, f"model.ckpt-{max(steps)}") if steps else None
+    return _prefix(folder, max(steps)) if steps else None
+
+
+def best(folder):
+    """The prefix of the checkpoint to score with: the best one, if the newest one's state names it
+    and it is there, else the newest; or None.
+
+    Raises:
+      UserError: no checkpoint has a state that can be read.
+    """
+
+    def choose(prefix):
+        best_step = _best_step(read_state(prefix))
+        named = prefix if best_step is None else _prefix(os.path.dirname(prefix), best_step)
+        return named if os.path.exists(f"{named}.index") else prefix
+
+    return _first_whole(_newest_first(folder), choose)
+
+
+def read_newest(folder):
+    """Reads the newest checkpoint, to go on from: (prefix, {name: array} with slots, state), or
+    None when there is none.
+
+    One that cannot be read is named in a warning, and the next older one is taken.
+
+    Raises:
+      UserError: there are checkpoints and none can be read; it is the newest one's.
+    """
+    return _first_whole(
+        _newest_first(folder), lambda prefix: (prefix, read(prefix, slots=True), read_state(prefix))
+    )
+
+
+def read_best(folder):
+    """Reads the checkpoint to score with, that of `best`: (prefix, {name: array}), or None when
+    there is none.
+
+    One that cannot be read is named in a warning, and the newest one that can be is taken.
+
+    Raises:
+      UserError: there are checkpoints and none can be read.
+    """
+
+    def attempt(prefix):
+        read_state(prefix)  # Scoring and resuming are to agree on what is damaged.
+        return prefix, read(prefix)
+
+    prefixes = _newest_first(folder)
+    return _first_whole([best(folder), *prefixes], attempt) if prefixes else None
 
 
 def read_state(prefix):
-    """The JSON beside a checkpoint, {} when there is none (the original writes none)."""
+    """The JSON beside a checkpoint, {} when there is none (the original writes none).
+
+    Raises:
+      UserError: it is damaged: not JSON, or a value is not of its type.
+    """
     path = f"{prefix}.json"
-    return files.read_json(path) if os.path.exists(path) else {}
+    state = files.read_json(path) if os.path.exists(path) else {}
+    _check_types(state, _STATE, path)
+    return state
+
+
+def _check_types(values, kinds, path):
+    for name, kind in kinds.items():
+        if name not in values:
+            continue
+        value = values[name]
+        nested = isinstance(kind, dict)
+        if nested and isinstance(value, dict) and value.keys() == kind.keys():
+            _check_types(value, kind, path)
+        elif (
+            nested or not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool)
+        ):
+            expected = (
+                f"an object of {', '.join(kind)}" if nested else getattr(kind, "__name__", kind)
+            )
+            raise UserError(
+                f"{path}: {name} is {value!r}, expected {expected}; restore the file or remove "
+                "this checkpoint"
+            )
+
+
+def _first_whole(prefixes, attempt):
+    """attempt(prefix) of the first prefix where it raises no UserError; warns of those before. If
+    there is none, raises the first error; None without prefixes.
+    """
+    errors = []
+    for prefix in dict.fromkeys(prefixes):
+        try:
+            found = attempt(prefix)
+        except UserError as error:
+            errors.append(error)
+            continue
+        for error in errors:
+            log.warning("%s; %s is used instead", error, prefix)
+        return found
+    if errors:
+        raise errors[0]
+    return None
+
+
+def _newest_first(folder):
+    """The prefixes of a folder's checkpoints from `latest` on backwards."""
+    newest = latest(folder)
+    if newest is None:
+        return []
+    steps = sorted(_steps(folder), reverse=True)
+    prefixes = [_prefix(folder, step) for step in steps]
+    if newest in prefixes:
+        # Higher steps are of another run: `checkpoint` was set back.
+        return prefixes[prefixes.index(newest) :]
+    return [newest, *prefixes]
+
+
+def _best_step(state):
+    return state.get("evaluation", {}).get("step")
+
+
+def _prefix(folder, step):
+    return os.path.join(folder, f"model.ckpt-{step}")
 
 
 def _steps(folder):

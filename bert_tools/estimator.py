@@ -10,6 +10,8 @@ import dataclasses
 import logging
 import math
 import os
+import re
+import signal
 import sys
 import threading
 import time
@@ -25,6 +27,7 @@ from bert_tools.errors import UserError
 from bert_tools.optimization import DynamicLossScale
 
 log = logging.getLogger("bert_tools")
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 PRECISIONS = {"float32": tf.float32, "bfloat16": tf.bfloat16, "float16": tf.float16}
 
 
@@ -49,6 +52,25 @@ class EstimatorSpec(typing.NamedTuple):
     metrics: dict
 
 
+class Evaluation(typing.NamedTuple):
+    """An evaluation that `Estimator.train` runs while training.
+
+    input_fn: as `Estimator.evaluate` takes it.
+    steps: int, every so many global steps, and at the last one; 0: at the last one alone.
+    metric: str or None, which value of `evaluate` picks the best checkpoint; higher is better,
+      except for names that contain "loss", "mae" or "mse".
+    patience: int or None, after so many evaluations in a row without a gain in `metric` training
+      stops.
+    batch_size: int or None, see `Estimator.evaluate`.
+    """
+
+    input_fn: typing.Any
+    steps: int = 0
+    metric: str | None = None
+    patience: int | None = None
+    batch_size: int | None = None
+
+
 @dataclasses.dataclass
 class RunConfig:
     """How an Estimator runs.
@@ -62,7 +84,11 @@ class RunConfig:
       batching: "pack", "bucket" or "pad", see inputs.batches.
       seed: int, of initial weights, order of examples and dropout. A resumed run keeps the seed it
       began with.
-      xla: bool, compile the steps (static shapes).
+      xla: bool, compile the steps (static shapes). On several devices their gradients are
+      compiled, and summed and applied outside.
+      gradient_accumulation_steps: int, how many parts of a step's examples each device computes one
+      after another, for less memory; a step has the same examples, and without dropout the same
+      loss and gradient to rounding.
     """
 
     model_dir: str
@@ -73,6 +99,7 @@ class RunConfig:
     batching: str = "pack"
     seed: int = 12345
     xla: bool = False
+    gradient_accumulation_steps: int = 1
 
 
 class Estimator:
@@ -92,28 +119,50 @@ class Estimator:
         self._dtype = PRECISIONS[config.precision]
         self._weights = None  # {name: Variable}, float32.
         self._step = None  # int, of what self._weights holds.
+        self._best_step = None  # int, of the checkpoint to score with, when a metric picked one.
         self._scorer = None
 
     # Training.
 
-    def train(self, input_fn, max_steps):
+    def train(self, input_fn, max_steps, evaluation=None):
         """Trains until global step `max_steps`, going on from the newest checkpoint of model_dir.
+
+        SIGINT and SIGTERM let it finish the step (and an evaluation that is due), write a
+        checkpoint, and raise KeyboardInterrupt or SystemExit(143); a second one acts at once.
+
+        With a metric in `evaluation`, the checkpoint of the best step is kept besides the newest
+        ones, and `evaluate` and `predict` use it from then on; further training goes on from the
+        last step.
 
         Args:
           input_fn: function(params) -> object with step(n), see inputs.batches.TrainingBatches.
           max_steps: int.
+          evaluation: Evaluation or None. Training goes the same way with it and without, but for
+            where it stops.
 
         Returns:
           self.
 
         Raises:
-          UserError: the loss is not finite (names the step), or model_dir holds another model.
+          UserError: the loss is not finite (names the step), model_dir holds another model, the
+            devices and parts do not divide the batch, or there is no such metric.
         """
         config = self._config
+        self._require_divisible_batch()
+        best = _Best(evaluation) if evaluation and evaluation.metric else None
+        if evaluation and evaluation.patience is not None and not best:
+            raise UserError(
+                f"--early_stopping_patience={evaluation.patience}: needs a metric to go by; give "
+                "--best_metric"
+            )
         slots, state = self._restore_or_initialize()
-        if self._step >= max_steps:
-            log.info("global step %d: training is finished, nothing to do", self._step)
+        known = best is not None and best.restore(state.get("evaluation", {}))
+        if self._step >= max_steps or (best and best.stopped):
+            self._best_step = state.get("evaluation", {}).get("step")
+            early = f" ({best})" if best and best.stopped else ""
+            log.info("global step %d: training is finished%s, nothing to do", self._step, early)
             return self
+        self._best_step = best.step if best else None
         if self._step:
             log.info("going on from global step %d of %d", self._step, max_steps)
         loss_scale = DynamicLossScale(**state.get("loss_scale", {}))
@@ -124,25 +173,39 @@ class Estimator:
         batch_size = self._params["batch_size"]
         chief = is_chief(self._strategy)
         progress = _Progress(self._step, max_steps, batch_size, config, chief)
+        if chief and best and not known:
+            # One block tells which metrics there are, before hours of training.
+            best.value_of(self._evaluate_training(evaluation, steps=1))
+
+        def evaluate():
+            begun = time.monotonic()
+            result = self._evaluate_training(evaluation)
+            progress.evaluation(self._step, result, time.monotonic() - begun)
+            gained = best is not None and best.update(self._step, result)
+            self._best_step = best.step if best else None
+            return gained
 
         def save():
             if chief:
                 kept = {"seed": seed, "examples": self._step * batch_size}
                 if config.precision == "float16":
                     kept["loss_scale"] = loss_scale.state()
+                if best:
+                    kept["evaluation"] = best.state()
                 tensors = {name: v.numpy() for name, v in {**self._weights, **slots}.items()}
                 # A finite loss can have a gradient that is not, and its update must not be kept.
                 broken = [name for name, v in tensors.items() if not np.isfinite(v.sum())]
                 if broken:
                     raise UserError(
-                        f"{broken[0]} is not finite after step {self._step - 1}; lower "
+                        f"{broken[0]} is not finite after step {self._step}; lower "
                         "--learning_rate; the last checkpoint is from before"
                     )
                 checkpoints.save(config.model_dir, self._step, tensors, kept)
 
-        with concurrent.futures.ThreadPoolExecutor(1) as ahead, progress:
+        with _Signals() as signals, concurrent.futures.ThreadPoolExecutor(1) as ahead, progress:
             waiting = ahead.submit(self._prepared, data, self._step)
-            while self._step < max_steps:
+            stop = False
+            while self._step < max_steps and not stop:
                 step, shares = self._step, waiting.result()
                 waiting = ahead.submit(self._prepared, data, step + 1)
                 rate = optimizer.learning_rate(step)
@@ -158,35 +221,69 @@ class Estimator:
                     loss_scale.update(bool(finite))
                 if not math.isfinite(loss):
                     raise UserError(
-                        f"the loss is {loss} at step {step}; lower --learning_rate ({rate:g} at "
-                        "this step) "
-                        "or look for broken values in the data; the last checkpoint is from before"
+                        f"the loss is {loss} at step {self._step}; lower --learning_rate "
+                        f"({rate:g} at this step) or look for broken values in the data; the last "
+                        "checkpoint is from before"
                     )
                 progress.step(self._step, loss, float(rate), loss_scale.skipped)
-                if self._step % config.save_checkpoints_steps == 0 or self._step == max_steps:
+                last = self._step == max_steps
+                due = evaluation and (
+                    last or (evaluation.steps and self._step % evaluation.steps == 0)
+                )
+                # Before saving, so that the checkpoint holds what came out.
+                gained = due and chief and evaluate()
+                stop, *caught = self._any_worker(
+                    [bool(best and best.stopped), *(signals.caught == n for n in _SIGNALS)]
+                )
+                if any(caught):
+                    signals.caught, stop = _SIGNALS[caught.index(True)], True
+                    log.warning("%s: stopping after step %d", signals.caught.name, self._step)
+                if gained or stop or last or self._step % config.save_checkpoints_steps == 0:
                     save()
+        if best and best.stopped:
+            log.info("global step %d: %s", self._step, best)
         if loss_scale.skipped:
             log.warning("%d steps were skipped because float16 overflowed", loss_scale.skipped)
         return self
+
+    def _require_divisible_batch(self):
+        replicas = self._strategy.num_replicas_in_sync
+        parts = self._config.gradient_accumulation_steps
+        if self._params["batch_size"] % (replicas * parts):
+            raise UserError(
+                f"--train_batch_size={self._params['batch_size']}: {replicas} devices and "
+                f"--gradient_accumulation_steps={parts} share a step; give a multiple of "
+                f"{replicas * parts}"
+            )
+
+    def _any_worker(self, flags):
+        """For each of the flags whether any worker has it set: all have to stop at one step."""
+        if not isinstance(self._strategy, tf.distribute.MultiWorkerMirroredStrategy):
+            return flags
+        votes = self._strategy.run(tf.identity, (tf.constant(flags, tf.float32),))
+        votes = self._strategy.reduce(tf.distribute.ReduceOp.SUM, votes, axis=None)
+        return [bool(vote) for vote in votes.numpy() > 0]
 
     def _restore_or_initialize(self):
         """Makes weights and slots; returns (slots, state of the checkpoint they come from, {} when
         fresh).
         """
-        prefix = checkpoints.latest(self._config.model_dir)
-        if prefix:
-            values, state = checkpoints.read(prefix, slots=True), checkpoints.read_state(prefix)
-            self._step = int(values.get("global_step", 0))
-        else:
-            values, state = {}, {}
-            self._step = 0
+        found = checkpoints.read_newest(self._config.model_dir)
+        prefix, values, state = found or (None, {}, {})
+        self._step = int(values.get("global_step", 0))
         fresh = self._model_fn.initial_weights(state.get("seed", self._config.seed))
+        optimizer = self._model_fn.optimizer
         with self._strategy.scope():
             self._weights = {
-                name: tf.Variable(self._value_of(name, array, values, prefix), dtype=tf.float32)
+                name: tf.Variable(
+                    self._value_of(name, array, values, prefix),
+                    # No tape looks at what is not trained.
+                    trainable=optimizer.trains(name),
+                    dtype=tf.float32,
+                )
                 for name, array in fresh.items()
             }
-            slots = self._model_fn.optimizer.create_slots(self._weights)
+            slots = optimizer.create_slots(self._weights)
             for name, slot in slots.items():
                 if name in values:
                     slot.assign(values[name])
@@ -209,37 +306,45 @@ class Estimator:
         return {
             "batching": config.batching,
             "seed": seed,
-            "num_replicas": self._strategy.num_replicas_in_sync,
+            # For the data, a part that is computed later is the same as another device.
+            "num_replicas": self._strategy.num_replicas_in_sync
+            * config.gradient_accumulation_steps,
             "token_budget": _token_budget(config.precision),
             "static": config.xla or _is_tpu(self._strategy),
             **self._params,
         }
 
     def _prepared(self, data, step):
-        """The step's blocks as tensors: for one replica its list, for several a distributed
-        value.
+        """The step's parts, each its blocks as tensors: for one replica a list, for several a
+        distributed value.
         """
         shares = [[_tensors(block) for block in blocks] for blocks in data.step(step)]
-        if len(shares) == 1:
-            return shares[0]
-        return self._strategy.experimental_distribute_values_from_function(
-            lambda context: shares[context.replica_id_in_sync_group]
-        )
+        replicas = self._strategy.num_replicas_in_sync
+        if replicas == 1:
+            return shares
+        return [
+            self._strategy.experimental_distribute_values_from_function(
+                lambda context, part=part: part[context.replica_id_in_sync_group]
+            )
+            for part in (shares[at : at + replicas] for at in range(0, len(shares), replicas))
+        ]
 
     def _training_step(self, slots):
-        """function(blocks, rng, learning_rate, loss_scale) -> (loss of the step, whether gradients
+        """function(parts, rng, learning_rate, loss_scale) -> (loss of the step, whether gradients
         were finite).
         """
-        scaled = self._config.precision == "float16"
+        config = self._config
+        scaled = config.precision == "float16"
         replicas = self._strategy.num_replicas_in_sync
+        parts = config.gradient_accumulation_steps
         optimizer, weights = self._model_fn.optimizer, self._weights
+        trained = {name: weight for name, weight in weights.items() if optimizer.trains(name)}
 
-        def replica_step(blocks, rng, learning_rate, loss_scale):
-            context = tf.distribute.get_replica_context()
-            rng = tf.random.experimental.stateless_fold_in(rng, context.replica_id_in_sync_group)
+        def differentiate(blocks, rng, loss_scale):
+            """(loss, gradients) of a share, which sum over all shares to those of the step."""
             counts = [_example_count(block) for block in blocks]
-            total = tf.cast(tf.add_n(counts), tf.float32) * replicas
-            losses, parts = [], []
+            total = tf.cast(tf.add_n(counts), tf.float32) * (replicas * parts)
+            losses, found = [], []
             for index, block in enumerate(blocks):
                 params = {
                     **self._params,
@@ -249,35 +354,104 @@ class Estimator:
                 }
                 with tf.GradientTape() as tape:
                     spec = self._model_fn(block, None, ModeKeys.TRAIN, params)
-                    # Each replica and block gives its share, so that the sum is the mean over the
+                    # Each share and block gives its part, so that the sum is the mean over the
                     # step.
                     loss = spec.loss * (tf.cast(counts[index], tf.float32) / total)
                     target = loss * loss_scale if scaled else loss
-                parts.append(tape.gradient(target, weights))
+                found.append(tape.gradient(target, trained))
                 losses.append(loss)
             gradients = {
-                name: _sum_gradients([part[name] for part in parts])
-                for name in weights
-                if parts[0][name] is not None
+                name: _sum_gradients([gradients[name] for gradients in found])
+                for name in trained
+                if found[0][name] is not None
             }
-            finite = optimizer.apply_gradients(
-                gradients, weights, slots, learning_rate, loss_scale if scaled else None
+            return tf.add_n(losses), gradients
+
+        if config.xla and replicas > 1 and not _is_tpu(self._strategy):
+            # What sums over CPU devices cannot be compiled along.
+            differentiate = tf.function(differentiate, jit_compile=True)
+
+        def share_rng(rng, part):
+            replica = tf.distribute.get_replica_context().replica_id_in_sync_group
+            return tf.random.experimental.stateless_fold_in(rng, part * replicas + replica)
+
+        def total_loss(loss):
+            if replicas == 1:
+                return loss
+            context = tf.distribute.get_replica_context()
+            return context.all_reduce(tf.distribute.ReduceOp.SUM, loss)
+
+        def apply(gradients, learning_rate, loss_scale, squares=None):
+            return optimizer.apply_gradients(
+                gradients, weights, slots, learning_rate, loss_scale if scaled else None, squares
             )
-            return tf.add_n(losses), finite
 
-        if replicas == 1:
-            return _traced(replica_step, self._config.xla)
+        def whole(blocks, rng, learning_rate, loss_scale):
+            loss, gradients = differentiate(blocks, share_rng(rng, 0), loss_scale)
+            return total_loss(loss), apply(gradients, learning_rate, loss_scale)
 
-        @tf.function(reduce_retracing=True)
-        def step(shares, rng, learning_rate, loss_scale):
-            losses, finite = self._strategy.run(
-                replica_step, (shares, rng, learning_rate, loss_scale)
-            )
-            loss = self._strategy.reduce(tf.distribute.ReduceOp.SUM, losses, axis=None)
-            finite = self._strategy.experimental_local_results(finite)[0]
-            return loss, finite
+        if parts == 1:
+            whole = self._on_replicas(whole)
 
-        return step
+            def step(shares, rng, learning_rate, loss_scale):
+                loss, finite = whole(shares[0], rng, learning_rate, loss_scale)
+                return self._first(loss), self._first(finite)
+
+            return step
+
+        with self._strategy.scope():
+            sums = {
+                name: tf.Variable(
+                    tf.zeros(weight.shape),
+                    trainable=False,
+                    # Each replica has its own.
+                    synchronization=tf.VariableSynchronization.ON_READ,
+                    aggregation=tf.VariableAggregation.SUM,
+                )
+                for name, weight in trained.items()
+            }
+        reached = set()  # Names with a gradient at all, noted when `accumulate` is traced.
+
+        def accumulate(blocks, rng, part, loss_scale):
+            loss, gradients = differentiate(blocks, share_rng(rng, part), loss_scale)
+            reached.update(gradients)
+            for name, gradient in gradients.items():
+                sums[name].assign_add(tf.convert_to_tensor(gradient))
+            return total_loss(loss), optimizer.squares_of_slices(gradients)
+
+        def finish(squares, learning_rate, loss_scale):
+            gradients = {
+                name: tf.convert_to_tensor(value) for name, value in sums.items() if name in reached
+            }
+            squares = {name: tf.add_n([part[name] for part in squares]) for name in squares[0]}
+            finite = apply(gradients, learning_rate, loss_scale, squares)
+            for name, gradient in gradients.items():
+                sums[name].assign(tf.zeros_like(gradient))
+            return finite
+
+        accumulate, finish = self._on_replicas(accumulate), self._on_replicas(finish)
+
+        def step_in_parts(shares, rng, learning_rate, loss_scale):
+            results = [
+                accumulate(blocks, rng, tf.constant(part), loss_scale)
+                for part, blocks in enumerate(shares)
+            ]
+            finite = finish([squares for _, squares in results], learning_rate, loss_scale)
+            return tf.add_n([self._first(loss) for loss, _ in results]), self._first(finite)
+
+        return step_in_parts
+
+    def _on_replicas(self, function):
+        """The function traced to run on each replica; for several its results are per replica."""
+        if self._strategy.num_replicas_in_sync == 1:
+            return _traced(function, self._config.xla)
+        return tf.function(
+            lambda *arguments: self._strategy.run(function, arguments), reduce_retracing=True
+        )
+
+    def _first(self, value):
+        """This process's first replica's value."""
+        return self._strategy.experimental_local_results(value)[0]
 
     # Scoring.
 
@@ -296,18 +470,28 @@ class Estimator:
           mean of the batches' mean losses, in batches of params["batch_size"] in file order, as
           tf.estimator), global_step.
         """
+        self._load_for_scoring()
+        return self._evaluate(input_fn, steps, batch_size)
+
+    def _evaluate_training(self, evaluation, steps=None):
+        """`evaluate` with the weights that are being trained."""
+        self._give_scorer(self._weights, self._step)
+        return self._evaluate(evaluation.input_fn, steps, evaluation.batch_size)
+
+    def _evaluate(self, input_fn, steps, batch_size):
         gathered, features, sums = self._score(input_fn, ModeKeys.EVAL, steps)
         result = {name: float(total / count) for name, (total, count) in sums.items()}
         losses = gathered["per_example_loss"].astype(np.float64)
         size = batch_size or self._params["batch_size"]
         means = [losses[start : start + size].mean() for start in range(0, len(losses), size)]
         result["loss"] = float(np.mean(means))
-        result["global_step"] = self._step
+        result["global_step"] = self._scorer.step
         result.update(self._model_fn.task.metrics(gathered, features))
         return result
 
     def predict(self, input_fn):
         """Yields, for each example in input order, a dict {name of a prediction: its value}."""
+        self._load_for_scoring()
         gathered, _, _ = self._score(input_fn, ModeKeys.PREDICT, None)
         for index in range(len(next(iter(gathered.values()), ()))):
             yield {name: values[index] for name, values in gathered.items()}
@@ -316,10 +500,6 @@ class Estimator:
         """(predictions, features: {name: array [n, ...]} in input order; {metric: [sum,
         count]}).
         """
-        self._load_for_scoring()
-        if self._scorer is None:
-            self._scorer = _Scorer(self._model_fn, self._params, self._config, self._strategy)
-        self._scorer.assign(self._weights, self._step)
         data = input_fn(self._input_params(self._config.seed))
         places, outputs, sums = [], [], {}
         for indices, (predictions, metrics) in self._scorer.run(data, mode, steps):
@@ -339,18 +519,130 @@ class Estimator:
         return gathered, features, sums
 
     def _load_for_scoring(self):
-        """Takes the weights in memory, else the newest checkpoint's, else those that training
-        would begin with.
+        """Gives the scorer the weights in memory, unless a metric picked others; without any the
+        best or newest checkpoint's, else those that training would begin with.
         """
-        if self._weights is not None:
+        if self._weights is not None and self._best_step in (None, self._step):
+            self._give_scorer(self._weights, self._step)
             return
-        prefix = checkpoints.latest(self._config.model_dir)
-        values = checkpoints.read(prefix) if prefix else {}
-        self._step = int(values.get("global_step", 0))
+        if self._scorer is not None and self._best_step in (None, self._scorer.step):
+            return
+        prefix, values = checkpoints.read_best(self._config.model_dir) or (None, {})
         fresh = self._model_fn.initial_weights(self._config.seed)
-        self._weights = {
+        weights = {
             name: self._value_of(name, array, values, prefix) for name, array in fresh.items()
         }
+        self._give_scorer(weights, int(values.get("global_step", 0)))
+
+    def _give_scorer(self, weights, step):
+        if self._scorer is None:
+            self._scorer = _Scorer(self._model_fn, self._params, self._config, self._strategy)
+        self._scorer.assign(weights, step)
+
+
+class _Best:
+    """Which evaluation was the best so far, and how many have come since; a checkpoint's state has
+    it under "evaluation".
+
+    Attributes:
+      step: int or None, of the best one.
+      stopped: bool, whether patience ran out.
+    """
+
+    def __init__(self, evaluation):
+        self._metric, self._patience = evaluation.metric, evaluation.patience
+        self._sign = -1 if re.search("loss|mae|mse", self._metric.lower()) else 1
+        self._best, self.step, self._without_gain, self.stopped = None, None, 0, False
+
+    def __str__(self):
+        best = "none was finite" if self.step is None else f"best {self._best:g} at {self.step}"
+        return (
+            f"stopped early after {self._without_gain} evaluations without a gain in "
+            f"{self._metric}, {best}"
+        )
+
+    def restore(self, kept):
+        """Goes on from `state`; returns whether it was of the same metric, else starts anew."""
+        if kept.get("metric") != self._metric:
+            return False
+        self._best, self.step = kept["best"], kept["step"]
+        self._without_gain = kept["without_gain"]
+        # With more patience, or none, a run that stopped goes on.
+        self.stopped = kept["stopped"] and self._exhausted()
+        return True
+
+    def state(self):
+        return {
+            "metric": self._metric,
+            "best": self._best,
+            "step": self.step,
+            "without_gain": self._without_gain,
+            "stopped": self.stopped,
+        }
+
+    def value_of(self, result):
+        """The metric's value in the result of an evaluation.
+
+        Raises:
+          UserError: there is no such metric.
+        """
+        if self._metric not in result or self._metric == "global_step":
+            names = ", ".join(sorted(result.keys() - {"global_step"}))
+            raise UserError(
+                f"--best_metric={self._metric}: no such metric; this task's are {names}"
+            )
+        return float(result[self._metric])
+
+    def update(self, step, result):
+        """Takes note of an evaluation; returns whether it is the best so far."""
+        value = self.value_of(result)
+        gained = math.isfinite(value) and (
+            self._best is None or self._sign * value > self._sign * self._best
+        )
+        if gained:
+            self._best, self.step, self._without_gain = value, step, 0
+        else:
+            self._without_gain += 1
+            self.stopped = self._exhausted()
+        return gained
+
+    def _exhausted(self):
+        return self._patience is not None and self._without_gain >= self._patience
+
+
+class _Signals:
+    """Holds SIGINT and SIGTERM back; the first one is in `caught` and is raised at the end, a
+    second one of its kind does what it did before.
+
+    What is ignored stays ignored, and outside the main thread, where handlers cannot be set,
+    nothing is held back.
+    """
+
+    def __init__(self):
+        self.caught = None
+        self._previous = {}
+
+    def __enter__(self):
+        if threading.current_thread() is threading.main_thread():
+            for number in _SIGNALS:
+                previous = signal.getsignal(number)
+                # None: a handler that is not Python's.
+                if previous not in (None, signal.SIG_IGN):
+                    self._previous[number] = previous
+                    signal.signal(number, self._hold)
+        return self
+
+    def __exit__(self, kind, *_):
+        for number, previous in self._previous.items():
+            signal.signal(number, previous)
+        if kind is None and self.caught == signal.SIGINT:
+            raise KeyboardInterrupt
+        if kind is None and self.caught is not None:
+            raise SystemExit(128 + self.caught)
+
+    def _hold(self, number, _):
+        signal.signal(number, self._previous[number])
+        self.caught = number
 
 
 class _Scorer:
@@ -365,7 +657,7 @@ class _Scorer:
         self._weights = None
         self._functions = {}
         self._building = threading.Lock()
-        self._step = None
+        self.step = None  # int, of the weights that it has.
 
     def assign(self, weights, step):
         """Takes over weights {name: Variable or array}, unless they are those of the step that it
@@ -381,11 +673,11 @@ class _Scorer:
                             for name, w in weights.items()
                         }
                     )
-        elif step != self._step:
+        elif step != self.step:
             for copies in self._weights:
                 for name, weight in weights.items():
                     copies[name].assign(self._cast(name, weight))
-        self._step = step
+        self.step = step
 
     def run(self, data, mode, steps):
         """Yields (indices, (predictions, metrics)) of each block, in the order of `data`."""
@@ -482,6 +774,18 @@ class _Progress:
             tf.summary.scalar("examples_per_second", speed)
             if skipped:
                 tf.summary.scalar("skipped_steps", skipped)
+
+    def evaluation(self, step, result, seconds):
+        """Reports an evaluation that took so long, which is not training's time."""
+        self._since = (self._since[0], self._since[1] + seconds)
+        self._started = (self._started[0], self._started[1] + seconds)
+        result = {name: value for name, value in result.items() if name != "global_step"}
+        values = ", ".join(f"{name} {value:.6g}" for name, value in sorted(result.items()))
+        self._bar.clear()
+        log.info("evaluation at step %d of %d: %s", step, self._end, values)
+        with self._writer.as_default(step):
+            for name, value in result.items():
+                tf.summary.scalar(f"eval/{name}", value)
 
 
 def _traced(function, xla):

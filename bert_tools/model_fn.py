@@ -2,17 +2,26 @@
 predicts with.
 """
 
+import functools
+
 import numpy as np
 import tensorflow as tf
 
 from bert_tools import encoder
 from bert_tools.errors import UserError
 from bert_tools.estimator import EstimatorSpec, ModeKeys
-from bert_tools.optimization import create_optimizer
+from bert_tools.optimization import create_optimizer, layerwise_factor
 
 
 def model_fn_builder(
-    bert_config, task, init_weights=None, learning_rate=5e-5, num_train_steps=0, num_warmup_steps=0
+    bert_config,
+    task,
+    init_weights=None,
+    learning_rate=5e-5,
+    num_train_steps=0,
+    num_warmup_steps=0,
+    layerwise_lr_decay=1.0,
+    freeze_encoder=False,
 ):
     """Returns `model_fn` closure for Estimator.
 
@@ -23,6 +32,8 @@ def model_fn_builder(
         (a new head, a pooler) is drawn fresh from the run's seed.
       learning_rate: float, the peak.
       num_train_steps, num_warmup_steps: int, for training.
+      layerwise_lr_decay: float, see optimization.layerwise_factor; 1.0 is one rate for all.
+      freeze_encoder: bool, trains the task's weights alone and leaves all of bert/ as it is.
 
     Returns:
       model_fn(features, labels, mode, params) -> EstimatorSpec. `features` is the dict of
@@ -30,8 +41,16 @@ def model_fn_builder(
       model_fn makes no variables; what
       Estimator needs beside it are its attributes: initial_weights(seed) -> {name: float32 array},
       optimizer, and task.
+
+    Raises:
+      UserError: with freeze_encoder, the task has no weights of its own.
     """
     init_weights = init_weights or {}
+    if freeze_encoder and not task.head_shapes(bert_config):
+        raise UserError(
+            "--freeze_encoder=true: this task has no weights beside the encoder's, so nothing "
+            "would be trained; leave it out"
+        )
 
     def model_fn(features, labels, mode, params):
         del labels  # They are among the features, as in the original.
@@ -70,7 +89,17 @@ def model_fn_builder(
         return weights
 
     model_fn.initial_weights = initial_weights
-    model_fn.optimizer = create_optimizer(learning_rate, num_train_steps, num_warmup_steps)
+    model_fn.optimizer = create_optimizer(
+        learning_rate,
+        num_train_steps,
+        num_warmup_steps,
+        rate_factor=functools.partial(
+            layerwise_factor,
+            decay=layerwise_lr_decay,
+            num_hidden_layers=bert_config.num_hidden_layers,
+        ),
+        frozen=("bert/",) if freeze_encoder else (),
+    )
     model_fn.task = task
     return model_fn
 

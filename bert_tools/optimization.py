@@ -41,6 +41,9 @@ class AdamWeightDecayOptimizer:
       weight_decay_rate, beta_1, beta_2, epsilon: float.
       clip_norm: float, the global norm that gradients are cut to, after they are summed over all
       replicas.
+      rate_factor: function(name) -> float that learning_rate is multiplied by for a weight, see
+      `layerwise_factor`; None: 1 for all.
+      frozen: tuple of str; weights whose name begins with one of them are left as they are.
     """
 
     def __init__(
@@ -51,6 +54,8 @@ class AdamWeightDecayOptimizer:
         beta_2=0.999,
         epsilon=1e-6,
         clip_norm=1.0,
+        rate_factor=None,
+        frozen=(),
     ):
         self.learning_rate = learning_rate
         self.weight_decay_rate = weight_decay_rate
@@ -58,18 +63,27 @@ class AdamWeightDecayOptimizer:
         self.beta_2 = beta_2
         self.epsilon = epsilon
         self.clip_norm = clip_norm
+        self.rate_factor = rate_factor or (lambda name: 1.0)
+        self.frozen = tuple(frozen)
+
+    def trains(self, name):
+        """Whether the weight of this name is trained."""
+        return not name.startswith(self.frozen)
 
     def create_slots(self, weights):
-        """Zero adam_m and adam_v beside each weight: {NAME/adam_m: Variable, ...}. Call under the
-        strategy's scope.
+        """Zero adam_m and adam_v beside each weight that is trained: {NAME/adam_m: Variable, ...}.
+        Call under the strategy's scope.
         """
         return {
             f"{name}/{slot}": tf.Variable(tf.zeros(weight.shape), trainable=False, dtype=tf.float32)
             for name, weight in weights.items()
+            if self.trains(name)
             for slot in ("adam_m", "adam_v")
         }
 
-    def apply_gradients(self, gradients, weights, slots, learning_rate, scale=None):
+    def apply_gradients(
+        self, gradients, weights, slots, learning_rate, scale=None, squares_of_slices=None
+    ):
         """One update. Call it in replica context, with this replica's share of the gradients.
 
         Args:
@@ -80,18 +94,17 @@ class AdamWeightDecayOptimizer:
           learning_rate: float32 scalar Tensor.
           scale: float32 scalar Tensor or None, what the loss was multiplied by; with it the update
             is left out when a gradient is not finite.
+          squares_of_slices: dict of `squares_of_slices` for gradients that were made dense already
+            (None: of `gradients` as they are).
 
         Returns:
           bool scalar Tensor, whether the gradients were finite (always True without scale).
         """
         names = list(gradients)
         context = tf.distribute.get_replica_context()
-        # As in the original, a word that occurs twice counts twice in the norm: its slices are
-        # squared one by one, not their sum.
-        sparse = [g for g in gradients.values() if isinstance(g, tf.IndexedSlices)]
-        squares = tf.add_n(
-            [tf.reduce_sum(tf.square(g.values)) for g in sparse] or [tf.constant(0.0)]
-        )
+        if squares_of_slices is None:
+            squares_of_slices = self.squares_of_slices(gradients)
+        squares = tf.add_n(list(squares_of_slices.values()) or [tf.constant(0.0)])
         dense = [tf.convert_to_tensor(gradients[name]) for name in names]
         if context.num_replicas_in_sync > 1:
             squares, dense = context.all_reduce(tf.distribute.ReduceOp.SUM, [squares, dense])
@@ -99,7 +112,7 @@ class AdamWeightDecayOptimizer:
             [
                 tf.reduce_sum(tf.square(tensor))
                 for name, tensor in zip(names, dense, strict=True)
-                if not isinstance(gradients[name], tf.IndexedSlices)
+                if name not in squares_of_slices
             ]
         )
         unscale = tf.constant(1.0) if scale is None else 1.0 / scale
@@ -115,7 +128,23 @@ class AdamWeightDecayOptimizer:
             return update()
         return tf.cond(tf.math.is_finite(norm), update, lambda: tf.constant(False))
 
+    @staticmethod
+    def squares_of_slices(gradients):
+        """{name: float32 scalar Tensor}, the sum of squares of each gradient that is IndexedSlices.
+
+        As in the original, a word that occurs twice counts twice in the norm: its slices are
+        squared one by one, not their sum.
+        """
+        return {
+            name: tf.reduce_sum(tf.square(gradient.values))
+            for name, gradient in gradients.items()
+            if isinstance(gradient, tf.IndexedSlices)
+        }
+
     def _update(self, weight, slots, name, gradient, learning_rate):
+        factor = self.rate_factor(name)
+        if factor != 1.0:
+            learning_rate = learning_rate * factor
         if self.weight_decay_rate and not _NO_DECAY.search(name):
             decayed = weight * (1.0 - learning_rate * self.weight_decay_rate)
             tf.raw_ops.AssignVariableOp(resource=weight.handle, value=decayed)
@@ -134,16 +163,39 @@ class AdamWeightDecayOptimizer:
         )
 
 
-def create_optimizer(init_lr, num_train_steps, num_warmup_steps):
+def layerwise_factor(name, decay, num_hidden_layers):
+    """What the learning rate of a weight is multiplied by, less for layers nearer to the input.
+
+    As in ELECTRA (Clark et al. 2020, https://arxiv.org/abs/2003.10555; layerwise_lr_decay of its
+    model/optimization.py): decay ** (L + 2 - depth), where the embeddings have depth 0, layer i
+    (from 0) has i + 1, and the pooler and what is not of the encoder have L + 2.
+
+    Args:
+      name: str, Google's variable name.
+      decay: float.
+      num_hidden_layers: int, L.
+    """
+    layer = re.match(r"bert/encoder/layer_(\d+)/", name)
+    if layer:
+        depth = int(layer.group(1)) + 1
+    else:
+        depth = 0 if name.startswith("bert/embeddings/") else num_hidden_layers + 2
+    return decay ** (num_hidden_layers + 2 - depth)
+
+
+def create_optimizer(init_lr, num_train_steps, num_warmup_steps, rate_factor=None, frozen=()):
     """The optimiser that every script of the original trains with.
 
     Args:
       init_lr: float, the peak rate.
       num_train_steps: int.
       num_warmup_steps: int.
+      rate_factor, frozen: see AdamWeightDecayOptimizer.
     """
     return AdamWeightDecayOptimizer(
-        lambda step: learning_rate_at(step, init_lr, num_train_steps, num_warmup_steps)
+        lambda step: learning_rate_at(step, init_lr, num_train_steps, num_warmup_steps),
+        rate_factor=rate_factor,
+        frozen=frozen,
     )
 
 

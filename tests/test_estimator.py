@@ -332,7 +332,7 @@ def test_loss_that_is_not_finite_stops_the_run(tmp_path, toy_config):
         return Breaking(TRAIN, params["batch_size"], params["seed"], params["batching"], WIDTH)
 
     estimator = make(toy_config, tmp_path, steps=9, save_checkpoints_steps=2)
-    with pytest.raises(UserError, match=r"the loss is nan at step 5; lower --learning_rate"):
+    with pytest.raises(UserError, match=r"the loss is nan at step 6; lower --learning_rate"):
         estimator.train(broken, 9)
     assert checkpoints.latest(str(tmp_path)).endswith("model.ckpt-4")
     assert all(np.isfinite(array).all() for array in newest(tmp_path).values())

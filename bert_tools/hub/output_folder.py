@@ -25,7 +25,8 @@ def holds(folder):
 
 
 def read(folder):
-    """Reads a folder: its newest checkpoint, or its safetensors where it has a config.json.
+    """Reads a folder: its best checkpoint if a metric picked one, else its newest, or its
+    safetensors where it has a config.json.
 
     Args:
       folder: str.
@@ -45,8 +46,13 @@ def read(folder):
         return huggingface.read(folder)._replace(meta=meta)
     config = BertConfig.from_json_file(os.path.join(folder, models.GOOGLE_CONFIG))
     tokenizer = read_tokenizer(folder, config)
-    prefix = checkpoints.latest(folder) or google.find_checkpoint(folder)
-    return models.Model(config, google.read_checkpoint(config, prefix), tokenizer, meta, prefix)
+    found = checkpoints.read_best(folder)
+    if found:
+        prefix, weights = found[0], models.check_weights(config, found[1], found[0])
+    else:
+        prefix = google.find_checkpoint(folder)
+        weights = google.read_checkpoint(config, prefix)
+    return models.Model(config, weights, tokenizer, meta, prefix)
 
 
 def read_tokenizer(folder, config):

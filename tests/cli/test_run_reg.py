@@ -637,7 +637,7 @@ def test_output_dir_of_another_model(sim, refused, toy_model, toy_config, tmp_pa
 def test_loss_that_is_not_finite(refused, tmp_path):
     flags = {"learning_rate": 1e30, "warmup_proportion": 0, "save_checkpoints_steps": 1}
     error = refused(**flags)
-    assert "the loss is nan at step 1; lower --learning_rate" in error
+    assert "the loss is nan at step 2; lower --learning_rate" in error
     assert checkpoints.latest(str(tmp_path / "out")).endswith("model.ckpt-1")
 
 
