@@ -265,7 +265,7 @@ def _first_whole(prefixes, attempt):
 
 def _newest_first(folder):
     """The prefixes of a folder's checkpoints from `latest` on backwards."""
-    newest = latest(folder)
+    newest = latest(folder) if folder else None
     if newest is None:
         return []
     steps = sorted(_steps(folder), reverse=True)

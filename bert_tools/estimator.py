@@ -76,7 +76,8 @@ class RunConfig:
     """How an Estimator runs.
 
     Attributes:
-      model_dir: str, where checkpoints and summaries go.
+      model_dir: str, where checkpoints and summaries go; None: scores with the weights that
+        model_fn begins with.
       save_summary_steps, save_checkpoints_steps: int, every so many steps.
       strategy: tf.distribute.Strategy, or None for distribution.make_strategy().
       precision: "float32", "bfloat16" or "float16", what matrix products are computed in; weights
@@ -91,7 +92,7 @@ class RunConfig:
       loss and gradient to rounding.
     """
 
-    model_dir: str
+    model_dir: str | None
     save_summary_steps: int = 100
     save_checkpoints_steps: int = 1000
     strategy: typing.Any = None
@@ -121,6 +122,7 @@ class Estimator:
         self._step = None  # int, of what self._weights holds.
         self._best_step = None  # int, of the checkpoint to score with, when a metric picked one.
         self._scorer = None
+        self._loading = threading.Lock()
 
     # Training.
 
@@ -489,20 +491,26 @@ class Estimator:
         result.update(self._model_fn.task.metrics(gathered, features))
         return result
 
-    def predict(self, input_fn):
-        """Yields, for each example in input order, a dict {name of a prediction: its value}."""
+    def predict(self, input_fn, parallel=True):
+        """Yields, for each example in input order, a dict {name of a prediction: its value}.
+
+        Args:
+          input_fn: as `evaluate` takes it.
+          parallel: bool, one call in flight a core. False computes in the calling thread: for
+            callers that run several predictions at once.
+        """
         self._load_for_scoring()
-        gathered, _, _ = self._score(input_fn, ModeKeys.PREDICT, None)
+        gathered, _, _ = self._score(input_fn, ModeKeys.PREDICT, None, parallel)
         for index in range(len(next(iter(gathered.values()), ()))):
             yield {name: values[index] for name, values in gathered.items()}
 
-    def _score(self, input_fn, mode, steps):
-        """(predictions, features: {name: array [n, ...]} in input order; {metric: [sum,
-        count]}).
+    def _score(self, input_fn, mode, steps, parallel=True):
+        """(predictions, features: {name: array [n, ...]} in input order; {metric: (sum,
+        count)}).
         """
         data = input_fn(self._input_params(self._config.seed))
         places, outputs, sums = [], [], {}
-        for indices, (predictions, metrics) in self._scorer.run(data, mode, steps):
+        for indices, (predictions, metrics) in self._scorer.run(data, mode, steps, parallel):
             places.append(indices)
             outputs.append(predictions)
             for name, (total, count) in metrics.items():
@@ -516,12 +524,33 @@ class Estimator:
             name: np.concatenate([output[name] for output in outputs])[order] for name in outputs[0]
         }
         features = {name: values[places[order]] for name, values in data.features.columns.items()}
+        if "example_index" in features:
+            gathered, features = self._joined_windows(gathered, features)
+            losses = gathered["per_example_loss"]
+            sums = {"eval_loss": (losses.sum(), len(losses))}
         return gathered, features, sums
+
+    def _joined_windows(self, gathered, features):
+        """Windows of one text as one example: the mean of their predictions."""
+        owners = features["example_index"]
+        starts = np.flatnonzero(np.diff(owners, prepend=-1))
+        counts = np.diff(starts, append=len(owners))
+        means = {}
+        for name, values in gathered.items():
+            sums = np.add.reduceat(values.astype(np.float64), starts)
+            mean = sums / counts.reshape(-1, *[1] * (values.ndim - 1))
+            means[name] = mean.astype(np.float32)
+        features = {name: values[starts] for name, values in features.items()}
+        return self._model_fn.task.combine_windows(means), features
 
     def _load_for_scoring(self):
         """Gives the scorer the weights in memory, unless a metric picked others; without any the
         best or newest checkpoint's, else those that training would begin with.
         """
+        with self._loading:
+            self._load_once()
+
+    def _load_once(self):
         if self._weights is not None and self._best_step in (None, self._step):
             self._give_scorer(self._weights, self._step)
             return
@@ -679,8 +708,12 @@ class _Scorer:
                     copies[name].assign(self._cast(name, weight))
         self.step = step
 
-    def run(self, data, mode, steps):
+    def run(self, data, mode, steps, parallel):
         """Yields (indices, (predictions, metrics)) of each block, in the order of `data`."""
+        if not parallel:
+            for indices, batch in data:
+                yield indices, self._call(0, _tensors(batch), mode)
+            return
         on_cpu = "CPU" in self._devices[0]
         # One call at a time leaves cores idle between its operations.
         calls = (os.cpu_count() or 1) if on_cpu else 2 * len(self._devices)

@@ -10,16 +10,20 @@ import tensorflow as tf
 from bert_tools import encoder
 from bert_tools.errors import UserError
 from bert_tools.estimator import EstimatorSpec, ModeKeys
+from bert_tools.hub import google
 from bert_tools.optimization import create_optimizer, layerwise_factor
+from bert_tools.tasks import regress
 
 
 def model_fn_builder(
     bert_config,
-    task,
-    init_weights=None,
+    num_labels,
+    init_checkpoint=None,
     learning_rate=5e-5,
     num_train_steps=0,
     num_warmup_steps=0,
+    *,
+    task=None,
     layerwise_lr_decay=1.0,
     freeze_encoder=False,
 ):
@@ -27,11 +31,13 @@ def model_fn_builder(
 
     Args:
       bert_config: BertConfig.
-      task: an object of bert_tools.tasks (Regression).
-      init_weights: {Google's name: array} to start from, as hub.load gives them; what is missing
-        (a new head, a pooler) is drawn fresh from the run's seed.
+      num_labels: int, 1 for regression; not read when `task` is given.
+      init_checkpoint: str, the prefix of a checkpoint to start from; or {Google's name: array}, as
+        hub.load gives them. What is missing (a new head, a pooler) is drawn fresh from the run's
+        seed.
       learning_rate: float, the peak.
       num_train_steps, num_warmup_steps: int, for training.
+      task: an object of bert_tools.tasks; None: Regression() or as many classes as num_labels.
       layerwise_lr_decay: float, see optimization.layerwise_factor; 1.0 is one rate for all.
       freeze_encoder: bool, trains the task's weights alone and leaves all of bert/ as it is.
 
@@ -45,7 +51,11 @@ def model_fn_builder(
     Raises:
       UserError: with freeze_encoder, the task has no weights of its own.
     """
-    init_weights = init_weights or {}
+    if task is None:
+        task = regress.Regression()
+    init_weights = init_checkpoint or {}
+    if isinstance(init_weights, str):
+        init_weights = google.read_checkpoint(bert_config, init_weights)
     if freeze_encoder and not task.head_shapes(bert_config):
         raise UserError(
             "--freeze_encoder=true: this task has no weights beside the encoder's, so nothing "

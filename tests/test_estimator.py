@@ -43,14 +43,16 @@ TRAIN, DEV = toy_features(40, 1), toy_features(23, 2)
 
 
 def input_fn(features, is_training=False):
-    return functools.partial(batches.batches, features, WIDTH, is_training)
+    return batches.input_fn_builder(features, WIDTH, is_training)
 
 
 def toy_model_fn(config, steps=10, learning_rate=1e-3, head=1.0, sigmoid=True):
     """A model_fn with a head far from 0 (weights in -head..head), so that outputs vary."""
     head = np.linspace(-head, head, config.hidden_size, dtype=np.float32)[np.newaxis]
     weights = {"output_weights": head}
-    return model_fn_builder(config, Regression(sigmoid), weights, learning_rate, steps, steps // 4)
+    return model_fn_builder(
+        config, 1, weights, learning_rate, steps, steps // 4, task=Regression(sigmoid)
+    )
 
 
 def make(config, folder, steps=6, learning_rate=1e-3, batch_size=8, model_fn=None, **run_config):

@@ -168,19 +168,19 @@ def test_training_steps_are_the_originals(minilm, shared, tmp_path, monkeypatch)
         lambda self, step, loss, rate, skipped: seen.append((loss, rate)),
     )
     task = regress.Regression()
-    _, examples = regress.read_examples(
-        regress.data_set("sim"), str(shared / "data/stsb/en"), "train"
+    _, examples = regress.DATA_SETS["sim"].load(
+        str(shared / "data/stsb/en"), "train", task.parse_label
     )
     records = str(tmp_path / "train.tf_record")
-    tfrecord.convert_examples(examples, task.example_columns, 128, model.tokenizer, records)
+    tfrecord.file_based_convert_examples_to_features(examples, None, 128, model.tokenizer, records)
 
     class InFileOrder(batches.TrainingBatches):
         def _permutation(self, epoch):
             return np.arange(len(examples))
 
-    features = tfrecord.read_features(records, task.columns)
+    features = tfrecord.read_features(records)
     steps = int(len(examples) / 32 * 3)
-    model_fn = model_fn_builder(config, task, {**model.weights, **head}, 5e-5, steps, steps // 10)
+    model_fn = model_fn_builder(config, 1, {**model.weights, **head}, 5e-5, steps, steps // 10)
     run_config = estimator.RunConfig(str(tmp_path / "out"))
     (tmp_path / "out").mkdir()
     estimator.Estimator(model_fn, run_config, {"batch_size": 32}).train(

@@ -1,5 +1,5 @@
-"""The phases of a command that trains: train, evaluate, predict over a task's files, and the scoring
-of further files.
+"""The phases of a command that trains: train, evaluate, predict over a task's files, and the
+scoring of further files.
 """
 
 import contextlib
@@ -9,7 +9,6 @@ import json
 import logging
 import math
 import os
-import sys
 import tempfile
 
 from bert_tools import checkpoints, encoder, files
@@ -194,6 +193,7 @@ class Session:
                 batches.input_fn_builder(converted, self._width, False),
                 batch_size=command.eval_batch_size,
             )
+            result.pop("global_step")  # Of training that lies elsewhere.
             line = {"file": path, "examples": len(examples), **_without_nan(result)}
             print(json.dumps(line, ensure_ascii=False), flush=True)
 

@@ -15,6 +15,7 @@ import tqdm
 
 from bert_tools import files
 from bert_tools.errors import UserError
+from bert_tools.inputs.batches import input_fn_builder
 from bert_tools.inputs.examples import read_examples
 from bert_tools.inputs.features import convert_examples_to_features
 
@@ -46,9 +47,9 @@ def predict(command, estimator, task, tokenizer, lines, layout):
         features = convert_examples_to_features(
             good, task.label_list, command.max_seq_length, tokenizer, command.long_text
         )
-        return len(window), "".join(
-            f"{line}\n" for line in lines_of(task, window, iter(estimator.score(features)))
-        )
+        input_fn = input_fn_builder(features, command.max_seq_length, False)
+        predictions = estimator.predict(input_fn, parallel=False)
+        return len(window), "".join(f"{line}\n" for line in lines_of(task, window, predictions))
 
     workers = os.cpu_count() or 1
     waiting = queue.Queue(2 * workers)

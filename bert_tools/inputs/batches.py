@@ -202,6 +202,7 @@ def file_based_input_fn_builder(input_file, seq_length, is_training, drop_remain
     Returns:
       input_fn(params) -> TrainingBatches or ScoringBatches.
     """
+
     def input_fn(params):
         features = tfrecord.read_features(input_file)
         return input_fn_builder(features, seq_length, is_training, drop_remainder)(params)

@@ -121,9 +121,7 @@ def read_examples(lines, layout, split, parse_label=None):
         elif layout.only and _cell(cells, layout.only[0], names) != layout.only[1]:
             continue
         else:
-            yield _example(
-                cells, number, lines, layout, columns, names, split, index, parse_label
-            )
+            yield _example(cells, number, lines, layout, columns, names, split, index, parse_label)
         index += 1
 
 
@@ -236,7 +234,9 @@ def examples_of_processor(processor, split, data_dir, parse_label=None, path="")
             f"{path}: get_{split}_examples: {type(error).__name__}: {error}; correct it"
         ) from error
     if not examples:
-        raise UserError(f"{path}: get_{split}_examples gave no example; check --data_dir={data_dir}")
+        raise UserError(
+            f"{path}: get_{split}_examples gave no example; check --data_dir={data_dir}"
+        )
     for example in examples:
         if not isinstance(getattr(example, "text_a", None), str):
             raise UserError(

@@ -215,5 +215,3 @@ def _json_cells(line, name, number):
 def shown(text, limit=60):
     """A text as an error message shows it: quoted, and cut when it is long."""
     return repr(text if len(text) <= limit else f"{text[: limit - 3]}...")
-
-

@@ -24,17 +24,19 @@ from bert_tools.tasks import regress  # noqa: E402
 
 tf.config.threading.set_intra_op_parallelism_threads(2)
 tf.config.threading.set_inter_op_parallelism_threads(2)
-task, row = regress.Regression(), regress.data_set("sim")
+task, data_set = regress.Regression(), regress.DATA_SETS["sim"]
 loaded = hub.load(model)
-_, examples = regress.read_examples(row, data_dir, "train")
-_, test = regress.read_examples(row, data_dir, "test")
+_, examples = data_set.load(data_dir, "train", task.parse_label)
+_, test = data_set.load(data_dir, "test", task.parse_label)
 train_file, test_file = (
     os.path.join(scratch, name) for name in ("train.tf_record", "test.tf_record")
 )
 
 
 def convert(some, output_file):
-    tfrecord.convert_examples(some, task.example_columns, 128, loaded.tokenizer, output_file)
+    tfrecord.file_based_convert_examples_to_features(
+        some, task.label_list, 128, loaded.tokenizer, output_file
+    )
 
 
 begun = time.time()
@@ -45,14 +47,14 @@ convert(test[:predict_rows], test_file)
 
 def made(folder):
     steps = int(len(examples) / 32 * 3)
-    model_fn = model_fn_builder(loaded.config, task, loaded.weights, 5e-5, steps, steps // 10)
+    model_fn = model_fn_builder(loaded.config, 1, loaded.weights, 5e-5, steps, steps // 10)
     config = estimator.RunConfig(os.path.join(scratch, folder), precision=precision)
     os.makedirs(config.model_dir)
     return estimator.Estimator(model_fn, config, {"batch_size": 32})
 
 
 scorer = made("predict")
-test_fn = batches.file_based_input_fn_builder(test_file, 128, False, task.columns)
+test_fn = batches.file_based_input_fn_builder(test_file, 128, False)
 list(scorer.predict(test_fn))  # The first pass builds the graph.
 begun = time.time()
 values = [float(prediction["output"]) for prediction in scorer.predict(test_fn)]
@@ -72,7 +74,7 @@ class Steps:
         return self._data.step(number)
 
 
-train_fn = batches.file_based_input_fn_builder(train_file, 128, True, task.columns)
+train_fn = batches.file_based_input_fn_builder(train_file, 128, True)
 made("train").train(lambda params: Steps(train_fn(params)), train_steps)
 print(
     json.dumps(

@@ -284,11 +284,10 @@ def test_input_fn_reads_a_file(tmp_path):
     with tfrecord.tf.io.TFRecordWriter(path) as writer:
         for record in tfrecord.serialize(features, WIDTH):
             writer.write(record)
-    columns = {"vals": np.float32}
-    input_fn = batches.file_based_input_fn_builder(path, WIDTH, False, columns)
+    input_fn = batches.file_based_input_fn_builder(path, WIDTH, False)
     ((indices, batch),) = list(input_fn({**PARAMS, "token_budget": 1000}))
     assert_assembled(features, types.SimpleNamespace(**block_of(batch, indices)), batch)
-    input_fn = batches.file_based_input_fn_builder(path, WIDTH, True, columns)
+    input_fn = batches.file_based_input_fn_builder(path, WIDTH, True)
     training = input_fn({**PARAMS, "batching": "bucket"})
     assert isinstance(training, batches.TrainingBatches)
     assert sorted(examples_of(training.step(0)[0])) == [0, 1, 2, 3]
@@ -310,11 +309,11 @@ def block_of(batch, indices):
 def test_params_reach_the_batches():
     features = features_of(lengths_like("random", 40))
     params = {**PARAMS, "batch_size": 8, "num_replicas": 2, "seed": 6, "batching": "pad"}
-    training = batches.batches(features, WIDTH, True, params)
+    training = batches.input_fn_builder(features, WIDTH, True)(params)
     expected = batches.TrainingBatches(features, 8, 6, "pad", WIDTH, 2)
     for one, other in zip(training.step(2), expected.step(2), strict=True):
         assert examples_of(one) == examples_of(other)
         assert one[0]["input_ids"].shape == (4, WIDTH)
-    static = batches.batches(features, WIDTH, False, {**PARAMS, "static": True})
+    static = batches.input_fn_builder(features, WIDTH, False)({**PARAMS, "static": True})
     assert {batch["input_ids"].shape[1] for _, batch in static} == {WIDTH}
     assert len(static) == len(batches.plan(features.lengths, "pack", 100, WIDTH, True))

@@ -12,13 +12,12 @@ import tensorflow as tf
 
 from bert_tools.errors import UserError
 from bert_tools.inputs import tfrecord
-from bert_tools.inputs.examples import InputExample, read_tsv
-from bert_tools.inputs.features import Features, convert_texts
+from bert_tools.inputs.examples import InputExample, Layout, load_examples
+from bert_tools.inputs.features import Features, convert_examples_to_features
 from bert_tools.tokenization import FullTokenizer
 
 DATA = pathlib.Path(__file__).parent.parent / "data"
 IDS = ("input_ids", "input_mask", "segment_ids")
-COLUMNS = {"vals": np.float32}
 SPLITS = {"train": "train", "eval": "dev", "predict": "test"}
 
 
@@ -53,21 +52,15 @@ def toy_examples(count=40, seed=0):
     ]
 
 
-def vals(examples):
-    return {"vals": np.array([example.label for example in examples], np.float32)}
-
-
 def convert(path, examples, length=12, pad=False, key=None, tokenizer=None):
     tokenizer = toy_tokenizer() if tokenizer is None else tokenizer
-    return tfrecord.convert_examples(examples, vals, length, tokenizer, str(path), pad, key)
+    return tfrecord.file_based_convert_examples_to_features(
+        examples, None, length, tokenizer, str(path), pad_records=pad, key=key
+    )
 
 
 def features_of(examples, length=12):
-    features = convert_texts(
-        [e.text_a for e in examples], [e.text_b for e in examples], length, toy_tokenizer()
-    )
-    features.columns = vals(examples)
-    return features
+    return convert_examples_to_features(examples, None, length, toy_tokenizer())
 
 
 def assert_same(found, expected):
@@ -161,15 +154,15 @@ def test_stsb_as_the_original_wrote_it(tmp_path, shared, uncased, split):
     """At length 128, padded: every bit of the tensors that the original's file gives."""
     pinned = json.loads((DATA / "stsb_records.json").read_text("ascii"))[split]
     path = str(shared / "data" / "stsb" / "en" / f"{SPLITS[split]}.tsv")
-    examples = [
-        InputExample(str(number), cells[0], cells[1], float(cells[2]) if split != "predict" else -1)
-        for number, cells in read_tsv(path, 3)
-    ]
+    labelled = split != "predict"
+    examples = load_examples(
+        path, Layout(0, 1, 2 if labelled else None), split, float if labelled else None
+    )
     arrays = {}
     for pad in (False, True):
         counts = convert(tmp_path / f"{pad}", examples, 128, pad, tokenizer=uncased)
-        features = tfrecord.read_features(str(tmp_path / f"{pad}"), COLUMNS)
-        assert counts == (len(features.input_ids), 0)
+        features = tfrecord.read_features(str(tmp_path / f"{pad}"))
+        assert counts == (len(features.input_ids), 0, 0)
         places = np.arange(128) < features.lengths[:, None]
         arrays[pad] = {name: np.zeros((len(features), 128), np.int64) for name in IDS}
         arrays[pad]["input_ids"][places] = features.input_ids
@@ -189,17 +182,23 @@ def test_stsb_as_the_original_wrote_it(tmp_path, shared, uncased, split):
 def test_the_originals_padded_files_are_read(tmp_path):
     examples = toy_examples(2500)  # More than are parsed at a time.
     expected = write_original(tmp_path / "x", examples, 16)
-    assert_same(tfrecord.read_features(str(tmp_path / "x"), COLUMNS), expected)
+    assert_same(tfrecord.read_features(str(tmp_path / "x")), expected)
 
 
 @pytest.mark.parametrize("pad", [False, True])
 @pytest.mark.parametrize("count", [0, 1, 40, 5000])
 def test_round_trip(tmp_path, pad, count):
     examples = toy_examples(count)
-    tokens, unknown = convert(tmp_path / "x", examples, pad=pad)
+    tokens, unknown, empty = convert(tmp_path / "x", examples, pad=pad)
     expected = features_of(examples)
-    found = tfrecord.read_features(str(tmp_path / "x"), COLUMNS)
-    assert_same(found, expected)
+    found = tfrecord.read_features(str(tmp_path / "x"))
+    if count:
+        assert_same(found, expected)
+    else:
+        assert len(found) == 0 and found.columns == {}
+    # Ids 0 to 2 are [UNK], [CLS] and [SEP].
+    rows = np.split(expected.input_ids, expected.offsets[1:-1])
+    assert empty == (sum(max(row) <= 2 for row in rows) if count else 0)
     assert tokens == len(expected.input_ids)
     assert unknown == np.count_nonzero(expected.input_ids == 0)
     assert unknown > 0 or count < 40
@@ -229,8 +228,7 @@ def test_every_size_of_number(tmp_path):
         with tf.io.TFRecordWriter(str(path)) as writer:
             for record in tfrecord.serialize(features, pad_to):
                 writer.write(record)
-        kinds = {"label_ids": np.int64, "vals": np.float32}
-        assert_same(tfrecord.read_features(str(path), kinds), features)
+        assert_same(tfrecord.read_features(str(path)), features)
 
 
 def test_longest_records(tmp_path):
@@ -248,15 +246,17 @@ def test_longest_records(tmp_path):
 @pytest.fixture
 def keyed(tmp_path):
     """Function that converts with a key of the given circumstances; returns what was written."""
-    data, record_file = tmp_path / "train.tsv", tmp_path / "train.tf_record"
-    data.write_text("a\tb\t1\n")
+    record_file = tmp_path / "train.tf_record"
 
-    def run(tokenizer=None, length=12, pad=False, count=40):
+    def run(tokenizer=None, length=12, pad=False, count=40, change=None):
         tokenizer = toy_tokenizer() if tokenizer is None else tokenizer
-        key = tfrecord.file_key([str(data)], tokenizer, max_seq_length=length, pad_records=pad)
-        return convert(record_file, toy_examples(count), length, pad, key, tokenizer)
+        examples = toy_examples(count)
+        if change:
+            setattr(examples[7], *change)
+        key = tfrecord.file_key(examples, tokenizer, max_seq_length=length, pad_records=pad)
+        return convert(record_file, examples, length, pad, key, tokenizer)
 
-    run.data, run.record_file = data, record_file
+    run.record_file = record_file
     return run
 
 
@@ -268,7 +268,6 @@ def state(path):
 def test_nothing_changed_the_file_is_used_again(keyed):
     assert keyed() is not None
     before = state(keyed.record_file)
-    os.utime(keyed.data)  # Dates do not count, the content does.
     assert keyed() is None
     assert state(keyed.record_file) == before
     kept = json.loads(keyed.record_file.with_name("train.tf_record.json").read_text())
@@ -278,7 +277,9 @@ def test_nothing_changed_the_file_is_used_again(keyed):
 @pytest.mark.parametrize(
     "change",
     [
-        lambda keyed: keyed.data.write_text("a\tb\t2\n"),
+        lambda keyed: {"change": ("text_a", "w1")},
+        lambda keyed: {"change": ("text_b", None)},
+        lambda keyed: {"change": ("label", 0.5)},
         lambda keyed: {"tokenizer": toy_tokenizer(["more"])},
         lambda keyed: {"length": 11},
         lambda keyed: {"pad": True},
@@ -291,6 +292,8 @@ def test_nothing_changed_the_file_is_used_again(keyed):
     ],
     ids=[
         "text",
+        "second text",
+        "label",
         "tokenizer",
         "length",
         "padding",
@@ -310,7 +313,9 @@ def test_something_changed_the_file_is_made_anew(keyed, change):
     before = os.stat(keyed.record_file).st_ino if keyed.record_file.exists() else None
     assert keyed(**arguments) is not None
     assert os.stat(keyed.record_file).st_ino != before or before is None
-    assert (keyed.record_file.read_bytes() == whole) == (not {"length", "pad"} & arguments.keys())
+    assert (keyed.record_file.read_bytes() == whole) == (
+        not {"length", "pad", "change"} & arguments.keys()
+    )
     assert keyed(**arguments) is None
 
 
@@ -329,14 +334,11 @@ def test_an_old_key_never_vouches_for_a_new_file(keyed, monkeypatch):
     assert keyed() is not None
 
 
-def test_key_depends_on_content_alone(tmp_path):
-    one, same, other = (tmp_path / name for name in "abc")
-    one.write_text("x")
-    same.write_text("x")
-    other.write_text("y")
-    keys = [tfrecord.file_key([str(p)], toy_tokenizer(), task="sim") for p in (one, same, other)]
+def test_key_depends_on_content_alone():
+    one, same, other = ([InputExample(guid, text)] for guid, text in ("ax", "bx", "ay"))
+    keys = [tfrecord.file_key(e, toy_tokenizer(), task="sim") for e in (one, same, other)]
     assert keys[0] == keys[1] != keys[2]
-    assert keys[0] != tfrecord.file_key([str(one)], toy_tokenizer(), task="cola")
+    assert keys[0] != tfrecord.file_key(one, toy_tokenizer(), task="cola")
     json.dumps(keys)
 
 
@@ -363,10 +365,12 @@ def damaged(tmp_path, how):
 )
 def test_damaged_file(tmp_path, how):
     with pytest.raises(UserError, match=r"x: not a readable TFRecord file .+; remove it"):
-        tfrecord.read_features(damaged(tmp_path, how), COLUMNS)
+        tfrecord.read_features(damaged(tmp_path, how))
 
 
-@pytest.mark.parametrize("how", ["no vals", "no Example", "uneven", "no input_ids", "mask of text"])
+@pytest.mark.parametrize(
+    "how", ["other columns", "no Example", "uneven", "no input_ids", "mask of text"]
+)
 def test_records_of_something_else(tmp_path, how):
     path = tmp_path / "x"
 
@@ -375,7 +379,9 @@ def test_records_of_something_else(tmp_path, how):
 
     feature = {name: ints(1, 1) for name in IDS}
     feature["vals"] = tf.train.Feature(float_list=tf.train.FloatList(value=[1]))
-    if how == "no vals":
+    message = tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString()
+    first = [message] if how == "other columns" else []
+    if how == "other columns":
         del feature["vals"]
     elif how == "uneven":
         feature["input_ids"] = ints(1, 1, 1)
@@ -385,14 +391,15 @@ def test_records_of_something_else(tmp_path, how):
         feature["input_mask"] = tf.train.Feature(bytes_list=tf.train.BytesList(value=[b"a"]))
     message = tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString()
     with tf.io.TFRecordWriter(str(path)) as writer:
-        writer.write(b"\xff\xff\xff" if how == "no Example" else message)
+        for record in [*first, b"\xff\xff\xff" if how == "no Example" else message]:
+            writer.write(record)
     with pytest.raises(UserError, match=r"x: not a readable TFRecord file .+; remove it"):
-        tfrecord.read_features(str(path), COLUMNS)
+        tfrecord.read_features(str(path))
 
 
 def test_absent_file(tmp_path):
     with pytest.raises(UserError, match="none: no such file"):
-        tfrecord.read_features(str(tmp_path / "none"), COLUMNS)
+        tfrecord.read_features(str(tmp_path / "none"))
 
 
 def test_full_disk_leaves_nothing(tmp_path, small_disk):
@@ -408,7 +415,7 @@ def test_full_disk_keeps_the_old_file_without_its_key(keyed, small_disk):
         keyed(count=3000, pad=True)
     names = sorted(os.listdir(keyed.record_file.parent))
     assert keyed.record_file.read_bytes() == before
-    assert names == ["train.tf_record", "train.tsv"]
+    assert names == ["train.tf_record"]
 
 
 def test_no_folder(tmp_path):
@@ -435,10 +442,9 @@ def test_unwritable_folder(tmp_path):
     assert os.listdir(tmp_path) == []
 
 
-def test_an_error_in_the_columns_leaves_nothing(tmp_path):
-    def columns(_):
-        raise UserError("a bad label")
-
-    with pytest.raises(UserError, match="a bad label"):
-        tfrecord.convert_examples(toy_examples(), columns, 12, toy_tokenizer(), f"{tmp_path}/x")
+def test_an_unknown_label_leaves_nothing(tmp_path):
+    with pytest.raises(UserError, match=r"train-1 has the label 0\.015625; the labels are 0, 1"):
+        tfrecord.file_based_convert_examples_to_features(
+            toy_examples(), [0, 1], 12, toy_tokenizer(), f"{tmp_path}/x"
+        )
     assert os.listdir(tmp_path) == []
