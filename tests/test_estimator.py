@@ -150,7 +150,7 @@ def test_gradients_are_of_the_originals_kinds(toy_config, mode):
     model_fn = toy_model_fn(toy_config)
     weights = {n: tf.Variable(array) for n, array in model_fn.initial_weights(1).items()}
     settings = {"batch_size": 8, "batching": mode, "seed": 1, "num_replicas": 1, "static": False}
-    block = batches.batches(TRAIN, WIDTH, True, settings).step(0)[0][0]
+    block = batches.input_fn_builder(TRAIN, WIDTH, True)(settings).step(0)[0][0]
     params = {"weights": weights, "dtype": tf.float32, "rng": tf.constant([1, 2])}
     kinds = {}
 
