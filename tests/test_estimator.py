@@ -412,7 +412,8 @@ def test_evaluate_some_steps(trained):
     estimator = make(config, folder, batching="bucket")
 
     def short(params):
-        return batches.batches(DEV, WIDTH, False, {**params, "token_budget": 4 * WIDTH})
+        params = {**params, "token_budget": 4 * WIDTH}
+        return batches.input_fn_builder(DEV, WIDTH, False)(params)
 
     result = estimator.evaluate(short, steps=2)
     blocks = [indices for indices, _ in short({"batching": "bucket", "static": False})]
@@ -488,9 +489,8 @@ def test_one_trace_a_mode_and_structure(tmp_path, toy_config, batching, structur
 
     def small_blocks(seed, params):
         """Many blocks of many shapes, handed out by several threads at once."""
-        return batches.batches(
-            toy_features(60, seed), WIDTH, False, {**params, "token_budget": 3 * WIDTH}
-        )
+        params = {**params, "token_budget": 3 * WIDTH}
+        return batches.input_fn_builder(toy_features(60, seed), WIDTH, False)(params)
 
     for seed in range(3):
         estimator.evaluate(functools.partial(small_blocks, seed))
