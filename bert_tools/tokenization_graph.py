@@ -70,7 +70,8 @@ class GraphTokenizer(tf.Module):
             # A character set apart by the cleaning stays so: folding makes no other character into
             # a Chinese one, nor a Chinese one into another.
             kept = [_kind(char, tokenizer._set_apart(char)) for char in chars]
-            kept = np.where((np.array(cleaned) == _ALONE) & (np.array(kept) == _PLAIN), _ALONE, kept)
+            alone = (np.array(cleaned) == _ALONE) & (np.array(kept) == _PLAIN)
+            kept = np.where(alone, _ALONE, kept)
             kept[_BEGIN] = _SPACE
             self._kept = _CodeTable(kept)
             if self._strip_accents:

@@ -51,7 +51,8 @@ def main():
             if one["precision"] == precision and one["flags"] == arguments.flags
         ]
         print(
-            f"{precision} {arguments.flags}: mean dev Pearson of {len(scores)} seeds {statistics.mean(scores):.4f}"
+            f"{precision} {arguments.flags}: mean dev Pearson of {len(scores)} seeds "
+            f"{statistics.mean(scores):.4f}"
         )
 
 
