@@ -11,5 +11,5 @@ fi
 model=$1 folder=$2
 shift 2
 find "$folder" -maxdepth 1 \( -name '*.tsv' -o -name '*.tsv.gz' \) | sort | paste -sd, - |
-  { read -r files || { echo "error: $folder: no .tsv file; check the folder" >&2; exit 1; }
+  { read -r files && [ -n "$files" ] || { echo "error: $folder: no .tsv file; check the folder" >&2; exit 1; }
     "${PYTHON:-python3}" "$(dirname "$0")/run_reg.py" --bert="$model" --eval_file="$files" "$@"; }
