@@ -93,7 +93,7 @@ class GraphTokenizer(tf.Module):
         kept = np.array([_kind(char, tokenizer.set_apart(char)) for char in chars])
         # What the cleaning set apart is told by the folded character: folding makes a Chinese
         # character of a Chinese one only, and of that nothing else.
-        kept[(cleaned == _ALONE) & (kept == _PLAIN)] = _ALONE
+        kept[cleaned == _ALONE] = _ALONE
         kept[_BEGIN] = _SPACE
         self._kept = _CodeTable(kept)
         if self._strip_accents:
