@@ -103,17 +103,18 @@ def read_examples(lines, layout, split, parse_label=None):
     names, blank, index = None, [], 0
     for number, cells in tables.rows(lines, layout.kind):
         if layout.header and layout.kind != "jsonl" and names is None:
-            names = _header(_raised(cells), lines.name, number, columns)
+            names = _header(_raised(cells) or [], lines.name, number, columns)
             continue
-        if not cells and not isinstance(cells, UserError):
-            if parse_label is None and layout.text_b is None and not layout.text_a:
+        if cells is None:
+            first = (names or {}).get(layout.text_a, layout.text_a)
+            if parse_label is None and layout.text_b is None and first == 0:
                 yield InputExample(f"{split}-{index}", "")
                 index += 1
             elif parse_label is None:
                 blank.append(number)
             continue
         for number_of_blank in blank:
-            yield _example([""], number_of_blank, lines, layout, columns, names, split, index)
+            yield _example([], number_of_blank, lines, layout, columns, names, split, index)
             index += 1
         blank.clear()
         if isinstance(cells, UserError):
@@ -161,7 +162,7 @@ def parse_value(cell):
     """
     try:
         value = float(cell)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         value = math.nan
     if not math.isfinite(value):
         raise ValueError(f"expected a number, found {shown(str(cell))}")
