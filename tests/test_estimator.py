@@ -725,7 +725,7 @@ def test_nothing_to_train_in_a_frozen_model(toy_config):
             return {}
 
     with pytest.raises(UserError, match="--freeze_encoder=true: this task has no weights"):
-        model_fn_builder(toy_config, Headless(), freeze_encoder=True)
+        model_fn_builder(toy_config, None, task=Headless(), freeze_encoder=True)
 
 
 def test_layerwise_lr_decay(tmp_path, wide_config, no_dropout):
@@ -845,7 +845,7 @@ def test_handlers_are_restored(tmp_path, toy_config):
     seen = []
 
     def looking(params):
-        data = batches.batches(TRAIN, WIDTH, True, params)
+        data = batches.input_fn_builder(TRAIN, WIDTH, True)(params)
         step = data.step
         data.step = lambda n: seen.append(signal.getsignal(signal.SIGTERM)) or step(n)
         return data
