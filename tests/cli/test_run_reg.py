@@ -402,24 +402,47 @@ def test_finished_run_does_nothing_and_says_so(sim, tmp_path):
     assert_equal(newest(tmp_path / "out"), before)
 
 
-def test_killed_run_goes_on_to_the_same_weights(sim, toy_model, toy_data, tmp_path):
-    """Killed without warning at whatever it was doing; dropout is on."""
-    flags = toy_flags(toy_model, toy_data, tmp_path / "killed")
-    flags.update(do_train=True, num_train_epochs=50, save_checkpoints_steps=10)
+LONG_RUN = {"do_train": True, "num_train_epochs": 50}
+
+
+@pytest.fixture(scope="module")
+def unbroken(toy_model, trained, tmp_path_factory):
+    """Weights of LONG_RUN without a break."""
+    folder = tmp_path_factory.mktemp("unbroken")
+    flags = {**toy_flags(toy_model, trained[1], folder), **LONG_RUN}
+    assert run_reg.main(as_arguments(flags)) == 0
+    return newest(folder)
+
+
+@pytest.mark.parametrize(
+    "number, status",
+    [(signal.SIGKILL, -9), (signal.SIGINT, 130), (signal.SIGTERM, 143)],
+    ids=lambda value: getattr(value, "name", None),
+)
+def test_stopped_run_goes_on_to_the_same_weights(
+    sim, trained, unbroken, toy_model, tmp_path, number, status
+):
+    """Stopped at whatever it was doing, asked to or without warning; dropout is on."""
+    flags = {**toy_flags(toy_model, trained[1], tmp_path / "out"), **LONG_RUN}
+    flags["save_checkpoints_steps"] = 10
     with process(**flags) as running:
-        deadline = time.monotonic() + 60
-        while not (tmp_path / "killed" / "checkpoint").exists() and time.monotonic() < deadline:
+        deadline = time.monotonic() + 100
+        while not (tmp_path / "out" / "checkpoint").exists() and time.monotonic() < deadline:
             assert running.poll() is None
             time.sleep(0.005)
-    assert running.returncode == -signal.SIGKILL
-    stopped = int(checkpoints.latest(str(tmp_path / "killed")).rpartition("-")[2])
-    assert 10 <= stopped < 200
+        running.send_signal(number)
+        out, err = running.communicate(timeout=60)
+    assert (running.returncode, out) == (status, ""), err
+    stopped = int(newest(tmp_path / "out")["global_step"])
+    assert 10 <= stopped < 200 and "Traceback" not in err
+    if number != signal.SIGKILL:
+        # A checkpoint of the step that was reached.
+        assert f"{number.name}: stopping after step {stopped}" in err
     err = sim(**flags)
     assert f"going on from global step {stopped} of 200" in err
-    sim(**{**flags, "output_dir": tmp_path / "whole", "save_checkpoints_steps": 1000})
-    assert_equal(newest(tmp_path / "killed"), newest(tmp_path / "whole"))
-    kept = {p.name for p in (tmp_path / "killed").glob("model.ckpt-*.index")}
-    assert kept == {f"model.ckpt-{step}.index" for step in (160, 170, 180, 190, 200)}
+    assert_equal(newest(tmp_path / "out"), unbroken)
+    kept = {p.name for p in (tmp_path / "out").glob("model.ckpt-*.index")}
+    assert {f"model.ckpt-{step}.index" for step in (170, 180, 190, 200)} <= kept and len(kept) == 5
 
 
 # Errors.
