@@ -216,7 +216,8 @@ def examples_of_processor(processor, split, data_dir, parse_label=None, path="")
     """The examples of one split ("train", "dev", "test") that a DataProcessor reads.
 
     Args:
-      parse_label: as in `read_examples`; applied to each example's label, which must not be None.
+      parse_label: as in `read_examples`; applied to each example's label, which must not be None;
+        without it labels become None.
       path: str, what errors name.
 
     Raises:
@@ -242,13 +243,14 @@ def examples_of_processor(processor, split, data_dir, parse_label=None, path="")
             raise UserError(
                 f"{path}: get_{split}_examples gave {shown(repr(example))}; expected InputExample"
             )
-        if parse_label:
-            try:
-                example.label = parse_label(example.label)
-            except ValueError as error:
-                raise UserError(
-                    f"{path}: example {example.guid}: {error}; correct the data"
-                ) from error
+        if not parse_label:
+            # The originals give test examples some label, "0" mostly, which says nothing.
+            example.label = None
+            continue
+        try:
+            example.label = parse_label(example.label)
+        except ValueError as error:
+            raise UserError(f"{path}: example {example.guid}: {error}; correct the data") from error
     return examples
 
 
