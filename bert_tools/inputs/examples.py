@@ -227,7 +227,8 @@ def examples_of_processor(processor, split, data_dir, parse_label=None, path="")
     """The examples of one split ("train", "dev", "test") that a DataProcessor reads.
 
     Args:
-      parse_label: as in `read_examples`; applied to each example's label, which must not be None.
+      parse_label: as in `read_examples`; applied to each example's label, which must not be None;
+        without it labels become None.
       path: str, what errors name.
 
     Returns:

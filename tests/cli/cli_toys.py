@@ -53,6 +53,14 @@ def process(**flags):
             running.kill()
 
 
+def plain(data):
+    """{phase: [(first text, second text, label)]} of what task_data.load gives."""
+    return {
+        phase: [(example.text_a, example.text_b, example.label) for example in examples]
+        for phase, (_, examples) in data.items()
+    }
+
+
 def newest(folder):
     return checkpoints.read(checkpoints.latest(str(folder)), slots=True)
 

@@ -7,7 +7,6 @@ import contextlib
 import dataclasses
 import fcntl
 import gzip
-import json
 import os
 import pathlib
 import resource
@@ -16,7 +15,7 @@ import subprocess
 
 import numpy as np
 import pytest
-from cli_toys import ENVIRONMENT, command_line, newest, process, toy_flags
+from cli_toys import ENVIRONMENT, command_line, newest, plain, process, toy_flags
 
 from bert_tools import checkpoints, encoder, hub
 from bert_tools.hub import google
@@ -67,13 +66,11 @@ def test_value_outside_names_both_remedies(refused, toy_data):
     assert "--value_range=LOW,HIGH" in error and "--use_sigmoid_act=false" in error
 
 
-def test_bad_lines_are_skipped_when_asked(sim, toy_data, tmp_path):
-    bad = "a\tb\n", "a\tb\tnan\n", "a\n"
-    path = write(toy_data, "dev", ROW + bad[0] + ROW + bad[1] + ROW + bad[2])
-    err = sim(do_eval=True, on_bad_line="skip")
-    assert f"WARNING {path}: 3 bad lines skipped; the first: {path}:2: expected at least 3" in err
-    meta = json.loads((tmp_path / "out" / "eval.tf_record.json").read_text())
-    assert meta["examples"] == 3
+def test_bad_lines_are_skipped_when_asked(read, toy_data):
+    path = write(toy_data, "dev", ROW + "a\tb\n" + ROW + "a\tb\tnan\n" + ROW + "a\n")
+    seen = read(do_eval=True, on_bad_line="skip")
+    assert f"WARNING {path}: 3 bad lines skipped; the first: {path}:2: expected" in seen["err"]
+    assert plain(seen["data"]) == {"eval": [("a b", "c", 0.5)] * 3}
 
 
 def test_nothing_but_bad_lines(refused, toy_data):
@@ -135,35 +132,38 @@ def test_missing_folder_of_the_predictions(refused, toy_data, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_readable_dirt(sim, toy_data, tmp_path):
-    """A byte order mark, CRLF, blank lines, a carriage return within a text, no newline at the
-    end: the same records as clean lines give.
-    """
-    rows = [f"a b\td {'c ' * n}\t{n / 6}" for n in range(1, 7)]
-    found = {}
-    for name, text in {
-        "clean": "\n".join(rows).encode() + b"\n",
-        "dirty": codecs.BOM_UTF8
-        + "\r\n\r\n".join(rows).encode().replace(b"a b", b"a\rb")
-        + b"\r\n\n",
-        "unended": "\n".join(rows).encode(),
-        "packed": gzip.compress("\n".join(rows).encode() + b"\n"),
-    }.items():
-        write(toy_data, "dev", text)
-        sim(do_eval=True, output_dir=tmp_path / name)
-        found[name] = (tmp_path / name / "eval.tf_record").read_bytes()
-    assert found["dirty"] == found["clean"] == found["unended"] == found["packed"]
+CLEAN = [(f"a b {n}", "d \x85\u2028c", n / 8) for n in range(6)]
+LINES = [f"{a}\t{b}\t{value}" for a, b, value in CLEAN]
 
 
-def test_gzip_by_its_own_name(sim, toy_data, tmp_path):
+@pytest.mark.parametrize(
+    "text",
+    [
+        codecs.BOM_UTF8 + "\n".join(LINES).encode() + b"\n",
+        "\r\n".join(LINES).encode() + b"\r\n",
+        "\n\n\r\n".join(["", *LINES, ""]).encode(),
+        "\n".join(LINES).encode(),
+        gzip.compress("\n".join(LINES).encode()),
+    ],
+    ids=["byte order mark", "CRLF", "blank lines", "no newline at the end", "gzip"],
+)
+def test_readable_dirt(read, toy_data, text):
+    """Only \\n and \\r\\n end a line."""
+    write(toy_data, "dev", text)
+    assert plain(read(do_eval=True)["data"]) == {"eval": CLEAN}
+
+
+def test_stray_carriage_return(read, toy_data):
+    """Within a text it is a blank."""
+    write(toy_data, "dev", "a\rb\tc\t1\n")
+    assert plain(read(do_eval=True)["data"]) == {"eval": [("a\rb", "c", 1.0)]}
+
+
+def test_gzip_by_its_own_name(read, toy_data):
     path = pathlib.Path(toy_data, "dev.tsv")
-    sim(do_eval=True)
-    pathlib.Path(toy_data, "dev.tsv.gz").write_bytes(gzip.compress(path.read_bytes()))
     path.unlink()
-    sim(do_eval=True, output_dir=tmp_path / "packed")
-    assert (tmp_path / "packed" / "eval_results.txt").read_text() == (
-        tmp_path / "out" / "eval_results.txt"
-    ).read_text()
+    pathlib.Path(toy_data, "dev.tsv.gz").write_bytes(gzip.compress("\n".join(LINES).encode()))
+    assert plain(read(do_eval=True)["data"]) == {"eval": CLEAN}
 
 
 def test_gzip_cut_short(refused, toy_data):

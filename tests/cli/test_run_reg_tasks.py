@@ -10,7 +10,7 @@ import shutil
 
 import numpy as np
 import pytest
-from cli_toys import as_arguments, newest, records, results_of, toy_flags, values_of
+from cli_toys import as_arguments, newest, plain, records, results_of, toy_flags, values_of
 
 from bert_tools import encoder, hub
 from bert_tools.cli import phases
@@ -62,21 +62,6 @@ def write_own_files(folder, toy_data, kind, names=("premise", "id", "hypothesis"
                 writer.writelines("\t".join(row) + "\n" for row in [names_here, *rows])
 
 
-@pytest.fixture
-def results(sim, tmp_path):
-    """function(name, **flags) -> (records of training, evaluation, predictions) of a whole run."""
-
-    def results(name, **flags):
-        sim(**{**ALL, **flags, "output_dir": tmp_path / name})
-        return (
-            records(tmp_path / name / "train.tf_record"),
-            (tmp_path / name / "eval_results.txt").read_text(),
-            (tmp_path / name / "test_results.tsv").read_text(),
-        )
-
-    return results
-
-
 NAMED = {"text_column": "premise", "text_pair_column": "hypothesis", "value_column": "grade"}
 
 
@@ -93,47 +78,43 @@ NAMED = {"text_column": "premise", "text_pair_column": "hypothesis", "value_colu
     ],
     ids=lambda value: value if isinstance(value, str) else str(value["text_column"]),
 )
-def test_own_columns(results, toy_data, tmp_path, kind, columns):
-    """The same run as task sim makes of the same data."""
+def test_own_columns(read, toy_data, tmp_path, kind, columns):
+    """The same examples as task sim reads."""
     write_own_files(tmp_path / "own", toy_data, kind)
-    found = results("csv", task_name="csv", data_dir=tmp_path / "own", **columns)
-    assert found == results("sim")
+    seen = read(**ALL, task_name="csv", data_dir=tmp_path / "own", **columns)
+    assert plain(seen["data"]) == plain(read(**ALL)["data"])
 
 
-def test_one_text(results, toy_data, tmp_path):
+def test_one_text(sim, toy_data, toy_model, tmp_path):
     """No pair column: [CLS] text [SEP]."""
     write_own_files(tmp_path / "own", toy_data, "csv")
     columns = {**NAMED, "text_pair_column": None}
-    found, _, _ = results("csv", task_name="csv", data_dir=tmp_path / "own", **columns)
-    pairs, _, _ = results("sim")
-    assert description(tmp_path / "csv")["pairs"] is False
-    for one, pair in zip(found, pairs, strict=True):
-        length = 1 + pair["segment_ids"].index(1) - 1
-        assert one["input_ids"] == pair["input_ids"][:length]
-        assert set(one["segment_ids"]) == {0} and one["vals"] == pair["vals"]
+    sim(**ALL, task_name="csv", data_dir=tmp_path / "own", **columns)
+    assert description(tmp_path / "out")["pairs"] is False
+    tokenizer = hub.load(toy_model).tokenizer
+    found = records(tmp_path / "out" / "train.tf_record")
+    for features, (text, _, value) in zip(found, rows_of(toy_data, "train"), strict=True):
+        tokens = ["[CLS]", *tokenizer.tokenize(text), "[SEP]"]
+        assert tokenizer.convert_ids_to_tokens(features["input_ids"]) == tokens
+        assert set(features["segment_ids"]) == {0} and features["vals"] == [float(value)]
+    assert len(values_of(tmp_path / "out" / "test_results.tsv")) == 5
 
 
-def test_dev_fraction(sim, toy_data, tmp_path):
+def test_dev_fraction(read, toy_data, tmp_path):
     """A quarter of the training set, drawn by the seed, none of it trained on."""
     write_own_files(tmp_path / "own", toy_data, "csv")
     (tmp_path / "own" / "dev.csv").unlink()
     flags = {"task_name": "csv", "data_dir": tmp_path / "own", **NAMED, "dev_fraction": 0.25}
-    flags.update(do_train=True, do_eval=True, max_train_steps=1)
-
-    def split(name, **more):
-        sim(**flags, **more, output_dir=tmp_path / name)
-        return [
-            sorted(map(str, records(tmp_path / name / f"{phase}.tf_record")))
-            for phase in ("train", "eval")
-        ]
-
-    train, dev = split("one")
-    assert (len(train), len(dev)) == (18, 6)
-    sim(do_train=True, max_train_steps=1, output_dir=tmp_path / "all")
-    whole = sorted(map(str, records(tmp_path / "all" / "train.tf_record")))
-    assert sorted(train + dev) == whole
-    assert split("two") == [train, dev]
-    assert split("three", seed=3)[1] != dev
+    flags.update(do_train=True, do_eval=True)
+    found = plain(read(**flags)["data"])
+    whole = plain(read(do_train=True)["data"])["train"]
+    assert (len(found["train"]), len(found["eval"])) == (18, 6)
+    assert sorted(found["train"] + found["eval"]) == sorted(whole)
+    assert found["train"] == [row for row in whole if row in found["train"]]
+    assert plain(read(**flags)["data"]) == found
+    assert plain(read(**flags, seed=3)["data"])["eval"] != found["eval"]
+    # Later, alone, it is the same share.
+    assert plain(read(**{**flags, "do_train": False})["data"]) == {"eval": found["eval"]}
 
 
 # --task_module.
@@ -158,6 +139,8 @@ class QuestionsProcessor(DataProcessor):
     def _examples(self, data_dir, split):
         rows = self._read_tsv(os.path.join(data_dir, split + ".txt"))
         cells = [row[0].split("|") for row in rows]
+        if split == "test":
+            cells = [(a, "unknown", b) for a, _, b in cells]
         return [InputExample(f"{split}-{n}", a, b, v) for n, (a, v, b) in enumerate(cells)]
 
 class OtherProcessor(DataProcessor):
@@ -180,8 +163,10 @@ def reader(toy_data, tmp_path):
     }
 
 
-def test_task_module(results, reader):
-    assert results("module", **reader) == results("sim")
+def test_task_module(read, sim, reader, tmp_path):
+    assert plain(read(**ALL, **reader)["data"]) == plain(read(**ALL)["data"])
+    sim(**ALL, **reader)
+    assert len(values_of(tmp_path / "out" / "test_results.tsv")) == 5
 
 
 @pytest.mark.parametrize(
@@ -210,21 +195,23 @@ def test_bad_task_module(refused, reader, tmp_path, change, message):
 # Values and losses.
 
 
-def test_value_range(results, toy_data, tmp_path):
+def test_value_range(sim, toy_data, tmp_path):
     """Trained as the values in 0..1 are, and mapped back on output."""
-    trained, evaluation, predictions = results("unit")
+    sim(**ALL, output_dir=tmp_path / "unit")
     write_values(toy_data, lambda value: 2 + 8 * value)
-    ranged, evaluation_ranged, predictions_ranged = results("ranged", value_range="2,10")
-    assert ranged == trained
-    found = dict(line.split(" = ") for line in evaluation_ranged.splitlines())
-    expected = dict(line.split(" = ") for line in evaluation.splitlines())
-    for name, factor in (("eval_loss", 1), ("mae", 8), ("pearson", 1), ("global_step", 1)):
-        assert float(found[name]) == pytest.approx(factor * float(expected[name]), rel=1e-4)
-    np.testing.assert_allclose(
-        [float(v) for v in predictions_ranged.split()],
-        [2 + 8 * float(v) for v in predictions.split()],
-        rtol=1e-5,
+    sim(**ALL, output_dir=tmp_path / "ranged", value_range="2,10")
+    ranged, unit = (
+        {
+            "records": records(tmp_path / name / "train.tf_record"),
+            "values": np.array(values_of(tmp_path / name / "test_results.tsv")),
+            **results_of(tmp_path / name / "eval_results.txt"),
+        }
+        for name in ("ranged", "unit")
     )
+    assert ranged["records"] == unit["records"]
+    for name, factor in (("eval_loss", 1), ("mae", 8), ("pearson", 1), ("global_step", 1)):
+        assert float(ranged[name]) == pytest.approx(factor * float(unit[name]), rel=1e-4)
+    np.testing.assert_allclose(ranged["values"], 2 + 8 * unit["values"], rtol=1e-5)
     assert description(tmp_path / "ranged")["value_range"] == [2.0, 10.0]
 
 
@@ -240,23 +227,33 @@ def test_logistic_loss(sim, toy_data, tmp_path):
     assert description(tmp_path / "out")["loss"] == "logistic"
 
 
-def test_later_phases_take_the_flags_of_training(sim, toy_data, tmp_path):
+def test_later_phases_take_the_flags_of_training(sim, read, toy_data, tmp_path):
     """max_seq_length, use_sigmoid_act, value_range and loss that are not given."""
     write_values(toy_data, lambda value: 10 * value - 5)
-    for name, flags in {
-        "linear": {"use_sigmoid_act": False, "max_seq_length": 7},
-        "logistic": {"value_range": "-5,5", "loss": "logistic", "max_seq_length": 8},
-    }.items():
-        out = tmp_path / name
-        sim(**ALL, **flags, output_dir=out)
-        expected = {p.name: p.read_bytes() for p in out.glob("*_results.*")}
-        for path in out.glob("*_results.*"):
-            path.unlink()
-        sim(do_eval=True, do_predict=True, output_dir=out, bert=None, max_seq_length=None)
-        assert {p.name: p.read_bytes() for p in out.glob("*_results.*")} == expected
-        # A flag that is given wins.
-        sim(do_predict=True, output_dir=out, bert=None, max_seq_length=5)
-        assert (out / "test_results.tsv").read_bytes() != expected["test_results.tsv"]
+    out = tmp_path / "out"
+    sim(**ALL, value_range="-5,5", loss="logistic", max_seq_length=8)
+    expected = {path.name: path.read_bytes() for path in out.glob("*_results.*")}
+    assert len(expected) == 3
+    for path in out.glob("*_results.*"):
+        path.unlink()
+    sim(do_eval=True, do_predict=True, bert=None, max_seq_length=None)
+    assert {path.name: path.read_bytes() for path in out.glob("*_results.*")} == expected
+
+    stored = description(out)
+    stored |= {"use_sigmoid_act": False, "value_range": None, "loss": "mse", "max_seq_length": 7}
+    (out / "bert_tools.json").write_text(json.dumps(stored))
+    seen = read(do_predict=True, bert=None, max_seq_length=None)
+    assert seen["command"].max_seq_length == 7
+    kept = {"use_sigmoid_act": False, "value_range": None, "loss": "mse"}
+    assert seen["task"].description() == kept
+    # What is given wins, and training begins with the defaults.
+    seen = read(do_predict=True, bert=None, max_seq_length=5, value_range="0,3")
+    assert seen["command"].max_seq_length == 5
+    assert seen["task"].description() == {**kept, "value_range": [0.0, 3.0]}
+    defaults = {"use_sigmoid_act": True, "value_range": [-9.0, 9.0], "loss": "mse"}
+    seen = read(do_train=True, max_seq_length=None, value_range="-9,9")
+    assert seen["command"].max_seq_length == 128
+    assert seen["task"].description() == defaults
 
 
 # Data sets of others.
@@ -343,57 +340,13 @@ def test_evaluation_while_training_and_the_best_checkpoint(sim, tmp_path):
     assert "training is finished" in sim(do_train=True, **flags)
 
 
-def test_evaluation_while_training_changes_nothing(sim, tmp_path):
-    sim(do_train=True, num_train_epochs=1)
-    sim(do_train=True, num_train_epochs=1, eval_steps=1, output_dir=tmp_path / "watched")
-    plain, watched = newest(tmp_path / "out"), newest(tmp_path / "watched")
-    for name, weight in plain.items():
-        np.testing.assert_array_equal(weight, watched[name], err_msg=name)
-
-
-def test_gradient_accumulation(sim, tmp_path, no_dropout):
-    """Several parts to a step, the same weights."""
-    for parts in (1, 3):
-        sim(
-            do_train=True,
-            num_train_epochs=1,
-            gradient_accumulation_steps=parts,
-            output_dir=tmp_path / str(parts),
-        )
-    whole, parts = newest(tmp_path / "1"), newest(tmp_path / "3")
-    assert whole["global_step"] == parts["global_step"] == 4
-    for name, weight in whole.items():
-        np.testing.assert_allclose(parts[name], weight, rtol=1e-3, atol=1e-5, err_msg=name)
-
-
-def test_cut_short(sim, toy_data, tmp_path):
-    """The first so many examples; steps by the examples that are left."""
-    sim(
-        do_train=True,
-        do_eval=True,
-        max_train_examples=13,
-        max_eval_examples=4,
-        num_train_epochs=1,
-    )
-    out = tmp_path / "out"
-    assert newest(out)["global_step"] == 2
-    for name, split, count in (("train", "train", 13), ("eval", "dev", 4)):
-        expected = [float(row[2]) for row in rows_of(toy_data, split)[:count]]
-        assert [row["vals"] for row in records(out / f"{name}.tf_record")] == [
-            [value] for value in expected
-        ]
-    sim(do_train=True, max_train_steps=3, output_dir=tmp_path / "steps")
-    assert newest(tmp_path / "steps")["global_step"] == 3
-
-
-def test_freeze_encoder(sim, toy_model, tmp_path):
-    sim(do_train=True, num_train_epochs=1, freeze_encoder=True)
-    begun, ended = hub.load(toy_model).weights, hub.load(str(tmp_path / "out")).weights
-    for name, weight in begun.items():
-        np.testing.assert_array_equal(ended[name], weight, err_msg=name)
-    other = tmp_path / "one_step_less"
-    sim(do_train=True, num_train_epochs=1, freeze_encoder=True, max_train_steps=1, output_dir=other)
-    assert np.any(hub.load(str(other)).weights["output_weights"] != ended["output_weights"])
+def test_max_examples(read, toy_data):
+    """The first so many."""
+    flags = {"do_train": True, "do_eval": True}
+    found = plain(read(**flags, max_train_examples=13, max_eval_examples=4)["data"])
+    whole = plain(read(**flags)["data"])
+    assert (len(whole["train"]), len(whole["eval"])) == (24, 6)
+    assert found == {"train": whole["train"][:13], "eval": whole["eval"][:4]}
 
 
 def test_training_flags_reach_model_and_estimator(run, toy_model, toy_data, tmp_path, monkeypatch):
@@ -417,6 +370,7 @@ def test_training_flags_reach_model_and_estimator(run, toy_model, toy_data, tmp_
             *as_arguments(flags),
             do_train=True,
             layerwise_lr_decay=0.5,
+            freeze_encoder=True,
             gradient_accumulation_steps=2,
             max_train_steps=9,
             eval_steps=4,
@@ -425,4 +379,8 @@ def test_training_flags_reach_model_and_estimator(run, toy_model, toy_data, tmp_
             eval_batch_size=5,
         )
     assert seen["config"].gradient_accumulation_steps == 2
+    factor = seen["optimizer"].rate_factor
+    assert (factor("bert/encoder/layer_0/x"), factor("output_weights")) == (0.125, 1.0)
+    assert not seen["optimizer"].trains("bert/pooler/dense/kernel")
+    assert seen["optimizer"].trains("output_weights")
     assert (seen["max_steps"], seen["evaluation"][1:]) == (9, (4, "pearson", 7, 5))
