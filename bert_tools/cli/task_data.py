@@ -229,7 +229,14 @@ def scored_layout(command, source, stored, path, split, label_flag):
     plain = examples.Layout(0, 1 if pairs else None, 2 if pairs else 1)
     if source is None or (path == "-" and not command.task_name):
         return plain
-    return source.layout(split, path)
+    layout = source.layout(split, path)
+    form = tables.format_of(path)
+    if form not in ("tsv", layout.kind):
+        raise UserError(
+            f"{path}: a .{form} file, and those of the task are .{layout.kind}; name its columns "
+            "with --text_column and its like"
+        )
+    return layout
 
 
 def meta(command, source, data):
