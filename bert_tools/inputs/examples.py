@@ -92,7 +92,8 @@ def read_examples(lines, layout, split, parse_label=None):
       layout: Layout; its label column is read only with parse_label.
       split: str, what guids begin with ("train-0").
       parse_label: function(str or JSON value) -> label; it raises ValueError with what was
-        expected, and behind a ";" the remedy where it is another than to correct the line. None: rows need no label, and label is None.
+        expected, and behind a ";" the remedy where it is another than to correct the line. None:
+        rows need no label, and label is None.
 
     Yields:
       InputExample, or the UserError of a row that is none.

@@ -264,6 +264,7 @@ PACKED = gzip.compress(bytes(random.Random(0).choices(b"abcd\n", k=10_000)))
         (PACKED[:-8] + bytes(8), "f: damaged gzip data"),
         (PACKED + b"garbage", "f: damaged gzip data"),
     ],
+    ids=["one byte short", "head alone", "half a member", "noise", "checksum", "garbage"],
 )
 @pytest.mark.parametrize("kind", tables.FORMATS)
 def test_damaged_gzip(packed, message, kind):
