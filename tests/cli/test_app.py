@@ -166,7 +166,7 @@ def test_help(command, capsys, flag):
         "--on=true",
         "--kind=red",
     ]
-    assert "red, green: which colour." in out and "--flagfile" in out
+    assert "<red|green>: which colour." in out and "--flagfile" in out
 
 
 def test_run_passes_the_flags(command, capsys):

@@ -124,7 +124,7 @@ def test_bad_line_in_the_middle(run, trained, tmp_path, monkeypatch):
     status, out, err = run(bert=trained[0], predict_file=path)
     assert (status, len(out.splitlines())) == (1, 4)
     assert err == f"error: {path}:5: expected at least 2 tab-separated columns, found 1 " + (
-        "('alone'); correct the line\n"
+        "('alone'); correct the line, or name the columns with --text_column\n"
     )
 
 
@@ -336,7 +336,7 @@ def test_stream(trained):
         out, err = running.communicate("a\tb\nalone\n")
     assert running.returncode == 1 and len(out.splitlines()) == 1
     assert err == "error: stdin:7: expected at least 2 tab-separated columns, found 1 " + (
-        "('alone'); correct the line\n"
+        "('alone'); correct the line, or name the columns with --text_column\n"
     )
 
 
