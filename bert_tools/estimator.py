@@ -174,6 +174,8 @@ class Estimator:
         optimizer = self._model_fn.optimizer
         batch_size = self._params["batch_size"]
         chief = is_chief(self._strategy)
+        if chief:
+            os.makedirs(config.model_dir, exist_ok=True)
         progress = _Progress(self._step, max_steps, batch_size, config, chief)
         if chief and best and not known:
             # One block tells which metrics there are, before hours of training.

@@ -164,14 +164,22 @@ class FullTokenizer:
         """The ids of one word between white space (cleaned; not yet lower-cased or split at
         punctuation).
         """
-        if self.do_lower_case:
-            word = word.lower()
-        if self.strip_accents:
-            word = "".join(c for c in unicodedata.normalize("NFD", word) if _category(c) != "Mn")
         # Python's split() knows more white space (U+2028) than the cleaning; the original uses
         # both, so do we.
-        parts = "".join(f" {c} " if _is_punctuation(c) else c for c in word).split()
+        parts = "".join(map(self._set_apart, self._fold(word))).split()
         return tuple(itertools.chain.from_iterable(map(self._piece_ids, parts)))
+
+    def _fold(self, word):
+        """Lower-cased and decomposed, as far as the model asks for it; accents are still there."""
+        if self.do_lower_case:
+            word = word.lower()
+        return unicodedata.normalize("NFD", word) if self.strip_accents else word
+
+    def _set_apart(self, char):
+        """A folded character as the word keeps it: "" for an accent, punctuation set apart."""
+        if self.strip_accents and _category(char) == "Mn":
+            return ""
+        return f" {char} " if _is_punctuation(char) else char
 
     def _piece_ids(self, part):
         """Greedy longest match first; one [UNK] for the whole part when some of it cannot be

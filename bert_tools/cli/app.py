@@ -46,7 +46,6 @@ class CommandFlags:
         self._define(flags.DEFINE_bool, name, default, meaning)
 
     def enum(self, name, default, choices, meaning):
-        meaning = f"{', '.join(choices)}: {meaning}"
         flags.DEFINE_enum(name, default, list(choices), meaning, flag_values=self._values)
         self._groups[-1][1].append(name)
 

@@ -116,10 +116,7 @@ def convert_texts(texts_a, texts_b, max_seq_length, tokenizer, long_text="trunca
     Returns:
       Features; without columns, or with example_index where long_text is "windows".
     """
-    if max_seq_length < 3:
-        raise UserError(
-            f"--max_seq_length={max_seq_length}: expected at least 3 ([CLS], a token, [SEP])"
-        )
+    check_max_seq_length(max_seq_length)
     a_ids, a_offsets = tokenizer.encode_batch(texts_a)
     texts_b = [""] * len(texts_a) if texts_b is None else [text or "" for text in texts_b]
     b_ids, b_offsets = tokenizer.encode_batch(texts_b)
@@ -131,7 +128,7 @@ def convert_texts(texts_a, texts_b, max_seq_length, tokenizer, long_text="trunca
         )
         a_starts, b_starts = a_starts[owners] + a_from, b_starts[owners] + b_from
         columns["example_index"] = owners
-    a_kept, b_kept = _truncated(a_lengths, b_lengths, max_seq_length)
+    a_kept, b_kept = truncated(a_lengths, b_lengths, max_seq_length)
 
     first = a_kept + 2
     second = np.where(b_kept > 0, b_kept + 1, 0)
@@ -177,16 +174,31 @@ def _windows(a, b, max_seq_length):
     )
 
 
-def _truncated(a, b, max_seq_length):
-    """Tokens kept of first and second texts, int64 arrays, in closed form of
-    `_truncate_seq_pair`.
+def check_max_seq_length(max_seq_length):
+    """Raises UserError when nothing but special tokens would fit."""
+    if max_seq_length < 3:
+        raise UserError(
+            f"--max_seq_length={max_seq_length}: expected at least 3 ([CLS], a token, [SEP])"
+        )
+
+
+def truncated(a, b, max_seq_length, xp=np):
+    """Tokens kept of first and second texts, in closed form of `_truncate_seq_pair`.
+
+    Args:
+      a, b: int [n], tokens of each; NumPy arrays, or int32 Tensors with xp=tensorflow.
+      max_seq_length: int, at least 3.
+      xp: the module whose `where` and `minimum` fit a and b: numpy or tensorflow.
+
+    Returns:
+      (a_kept, b_kept), of the kind of a and b.
     """
     room = max_seq_length - 3
     fits = a + b <= room
-    a_kept = np.where(fits, a, np.where(b <= room // 2, room - b, np.minimum(a, room - room // 2)))
-    b_kept = np.where(fits, b, room - a_kept)
+    a_kept = xp.where(fits, a, xp.where(b <= room // 2, room - b, xp.minimum(a, room - room // 2)))
+    b_kept = xp.where(fits, b, room - a_kept)
     single = b == 0
-    return np.where(single, np.minimum(a, max_seq_length - 2), a_kept), np.where(single, 0, b_kept)
+    return xp.where(single, xp.minimum(a, max_seq_length - 2), a_kept), xp.where(single, 0, b_kept)
 
 
 def ranges(starts, lengths):

@@ -3,10 +3,12 @@ printed.
 
 python scripts/benchmarks/sts_b.py --data_dir=STSB --seeds=1,2,3 --precisions=float32,bfloat16 \\
   --output_file=scripts/benchmarks/sts_b.json
+python scripts/benchmarks/sts_b.py --data_dir=STSB --precisions=bfloat16 \\
+  --flags="--loss=logistic --num_train_epochs=4" --output_file=scripts/benchmarks/sts_b.json
 
-STSB holds {train,dev}.tsv of task sim with values in 0..1. Recipe: 3 epochs, batch 32, rate 5e-5,
-length 128, sigmoid and squared error. transformers with this recipe (PyTorch, bfloat16 autocast,
-one seed) gave dev Pearson 0.856. A run takes about three minutes on two cores.
+STSB holds {train,dev}.tsv of task sim with values in 0..1. Recipe without --flags: 3 epochs, batch
+32, rate 5e-5, length 128, sigmoid and squared error. transformers with this recipe (PyTorch,
+bfloat16 autocast, one seed) gave dev Pearson 0.856. A run takes about three minutes on two cores.
 """
 
 import argparse
@@ -28,10 +30,13 @@ def main():
     parser.add_argument("--bert", default="minilm")
     parser.add_argument("--seeds", default="1,2,3")
     parser.add_argument("--precisions", default="float32,bfloat16")
-    parser.add_argument("--num_train_epochs", default="3.0")
-    parser.add_argument("--output_file", help="JSON of every run, written after each")
+    parser.add_argument("--flags", default="", help="further flags of run_reg: another recipe")
+    parser.add_argument("--output_file", help="JSON of every run, added to after each")
     arguments = parser.parse_args()
     runs = []
+    if arguments.output_file and os.path.exists(arguments.output_file):
+        with open(arguments.output_file, encoding="utf-8") as reader:
+            runs = json.load(reader)
     for precision in arguments.precisions.split(","):
         for seed in arguments.seeds.split(","):
             runs.append(run(precision, seed, arguments))
@@ -40,8 +45,15 @@ def main():
                 with open(arguments.output_file, "w", encoding="utf-8") as writer:
                     json.dump(runs, writer, indent=1)
                     writer.write("\n")
-        scores = [one["pearson"] for one in runs if one["precision"] == precision]
-        print(f"{precision}: mean dev Pearson of {len(scores)} seeds {statistics.mean(scores):.4f}")
+        scores = [
+            one["pearson"]
+            for one in runs
+            if one["precision"] == precision and one["flags"] == arguments.flags
+        ]
+        print(
+            f"{precision} {arguments.flags}: mean dev Pearson of {len(scores)} seeds "
+            f"{statistics.mean(scores):.4f}"
+        )
 
 
 def run(precision, seed, arguments):
@@ -55,17 +67,23 @@ def run(precision, seed, arguments):
                 "--do_eval=true",
                 f"--data_dir={arguments.data_dir}",
                 f"--bert={arguments.bert}",
-                f"--num_train_epochs={arguments.num_train_epochs}",
                 f"--precision={precision}",
                 f"--seed={seed}",
                 f"--output_dir={folder}",
+                *arguments.flags.split(),
             ]
         )
         if status:
             sys.exit(status)
         with open(os.path.join(folder, "eval_results.json"), encoding="utf-8") as reader:
             results = json.load(reader)
-    return {"precision": precision, "seed": int(seed), "seconds": time.time() - begun, **results}
+    return {
+        "precision": precision,
+        "seed": int(seed),
+        "flags": arguments.flags,
+        "seconds": time.time() - begun,
+        **results,
+    }
 
 
 if __name__ == "__main__":
