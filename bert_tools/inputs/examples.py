@@ -6,6 +6,7 @@ import importlib.util
 import inspect
 import logging
 import math
+import sys
 import typing
 
 from bert_tools.errors import UserError
@@ -106,17 +107,18 @@ def read_examples(lines, layout, split, parse_label=None):
     names, blank, index = None, [], 0
     for number, cells in tables.rows(lines, layout.kind):
         if layout.header and layout.kind != "jsonl" and names is None:
-            names = _header(_raised(cells), lines.name, number, columns)
+            names = _header(_raised(cells) or [], lines.name, number, columns)
             continue
-        if not cells and not isinstance(cells, UserError):
-            if parse_label is None and layout.text_b is None and not layout.text_a:
+        if cells is None:
+            first = (names or {}).get(layout.text_a, layout.text_a)
+            if parse_label is None and layout.text_b is None and first == 0:
                 yield InputExample(f"{split}-{index}", "")
                 index += 1
             elif parse_label is None:
                 blank.append(number)
             continue
         for number_of_blank in blank:
-            yield _example([""], number_of_blank, lines, layout, columns, names, split, index)
+            yield _example([], number_of_blank, lines, layout, columns, names, split, index)
             index += 1
         blank.clear()
         if isinstance(cells, UserError):
@@ -171,7 +173,7 @@ def parse_value(cell):
     """
     try:
         value = float(cell)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         value = math.nan
     if not math.isfinite(value):
         raise ValueError(f"expected a number, found {shown(str(cell))}")
@@ -199,10 +201,13 @@ def load_processor(path, task_name):
     if spec is None or spec.loader is None:
         raise UserError(f"--task_module={path}: expected a .py file")
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses and pickle look it up there.
     try:
         spec.loader.exec_module(module)
     except Exception as error:
-        raise UserError(f"--task_module={path}: {type(error).__name__}: {error}") from error
+        raise UserError(
+            f"--task_module={path}: {type(error).__name__}: {error}; correct it"
+        ) from error
     found = {
         name.lower().removesuffix("processor"): value
         for name, value in vars(module).items()
@@ -219,7 +224,13 @@ def load_processor(path, task_name):
             f"--task_name={task_name}: --task_module={path} defines no such DataProcessor (there "
             f"is {listed}); name a class that derives from bert_tools.inputs.examples.DataProcessor"
         )
-    return found[wanted]()
+    try:
+        return found[wanted]()
+    except Exception as error:
+        raise UserError(
+            f"--task_module={path}: {found[wanted].__name__}(): {type(error).__name__}: {error}; "
+            "correct it"
+        ) from error
 
 
 def examples_of_processor(processor, split, data_dir, parse_label=None, path=""):
@@ -229,12 +240,17 @@ def examples_of_processor(processor, split, data_dir, parse_label=None, path="")
       parse_label: as in `read_examples`; applied to each example's label, which must not be None.
       path: str, what errors name.
 
+    Returns:
+      A list of InputExample, made anew: a processor may give the same objects twice.
+
     Raises:
       UserError: the processor fails, returns something else, or a label is bad.
     """
-    method = getattr(processor, f"get_{split}_examples")
+    method = getattr(processor, f"get_{split}_examples", None)
     try:
-        examples = list(method(data_dir))
+        if method is None:
+            raise NotImplementedError
+        given = list(method(data_dir))
     except NotImplementedError as error:
         raise UserError(f"{path}: get_{split}_examples is not implemented; write it") from error
     except (UserError, OSError):
@@ -243,22 +259,25 @@ def examples_of_processor(processor, split, data_dir, parse_label=None, path="")
         raise UserError(
             f"{path}: get_{split}_examples: {type(error).__name__}: {error}; correct it"
         ) from error
-    if not examples:
+    if not given:
         raise UserError(
             f"{path}: get_{split}_examples gave no example; check --data_dir={data_dir}"
         )
-    for example in examples:
-        if not isinstance(getattr(example, "text_a", None), str):
+    examples = []
+    for example in given:
+        guid, text_a, text_b, label = (
+            getattr(example, name, None) for name in ("guid", "text_a", "text_b", "label")
+        )
+        if not isinstance(text_a, str) or not isinstance(text_b, str | None):
             raise UserError(
-                f"{path}: get_{split}_examples gave {shown(repr(example))}; expected InputExample"
+                f"{path}: get_{split}_examples gave {shown(repr(example))}; expected InputExample, "
+                "its text_a a str and its text_b a str or None"
             )
-        if parse_label:
-            try:
-                example.label = parse_label(example.label)
-            except ValueError as error:
-                raise UserError(
-                    f"{path}: example {example.guid}: {error}; correct the data"
-                ) from error
+        try:
+            label = parse_label(label) if parse_label else None
+        except ValueError as error:
+            raise UserError(f"{path}: example {guid}: {error}; correct the data") from error
+        examples.append(InputExample(guid, text_a, text_b, label))
     return examples
 
 

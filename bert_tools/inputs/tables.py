@@ -73,6 +73,7 @@ class Lines:
         self._reader = reader
         self._number = 0
         self._lines = collections.deque()
+        self._given_back = collections.deque()
         self._begun = []  # Pieces of a line that has not ended yet.
         self._ended = False
         self._gzip = None
@@ -81,6 +82,8 @@ class Lines:
         return self
 
     def __next__(self):
+        if self._given_back:
+            return self._given_back.popleft()
         while not self._lines:
             if self._ended:
                 raise StopIteration
@@ -100,7 +103,11 @@ class Lines:
     @property
     def ready(self):
         """Whether the next line is there without waiting for whoever writes it."""
-        return bool(self._lines)
+        return bool(self._given_back or self._lines)
+
+    def give_back(self, lines):
+        """Puts (number, line) that were read last before all that follows, to be read again."""
+        self._given_back.extendleft(reversed(lines))
 
     def _read(self):
         block = self._reader.read(_BLOCK)
@@ -148,15 +155,15 @@ def rows(lines, kind):
 
     Yields:
       (number, cells): the number of the line that the row begins on, and a list of str; for jsonl
-      a dict or a list of any JSON values; for a blank line []; or the UserError that says what is
-      wrong with the line.
+      a dict or a list of any JSON values; for a blank line None; or the UserError that says what
+      is wrong with the line.
     """
     if kind == "csv":
         yield from _csv_rows(lines)
         return
     for number, line in lines:
         if isinstance(line, UserError) or not line:
-            yield number, line or []
+            yield number, line or None
         elif kind == "tsv":
             yield number, line.split("\t")
         else:
@@ -164,35 +171,34 @@ def rows(lines, kind):
 
 
 def _csv_rows(lines):
-    bad, begin = [], 0
+    taken = []  # The lines of the row that is being read.
 
     def texts():
-        nonlocal begin
         for number, line in lines:
-            begin = begin or number
-            if isinstance(line, UserError):
-                bad.append(line)
-                line = ""
+            taken.append((number, line))
             # Python 3.10 refuses NUL, and the tokenizer drops it anyway.
-            yield line.replace("\0", "") + "\n"
+            yield "\n" if isinstance(line, UserError) else line.replace("\0", "") + "\n"
 
     limit = csv.field_size_limit(_LONGEST_FIELD)
     try:
         reader = csv.reader(texts(), strict=True)
         while True:
-            begin = 0
+            taken.clear()
             try:
-                cells = next(reader)
+                cells = next(reader) or None
             except StopIteration:
                 return
             except csv.Error as error:
+                number = taken[0][0]
                 cells = UserError(
-                    f"{lines.name}:{begin}: not a CSV row ({error}); correct the quoting"
+                    f"{lines.name}:{number}: not a CSV row ({error}); correct the quoting"
                 )
-            if bad:
-                cells = bad[0]
-                bad.clear()
-            yield begin, cells
+                # A quote that nothing closes took in the rows behind it.
+                lines.give_back(taken[1:])
+                del taken[1:]
+                reader = csv.reader(texts(), strict=True)
+            bad = (line for _, line in taken if isinstance(line, UserError))
+            yield taken[0][0], next(bad, cells)
     finally:
         csv.field_size_limit(limit)
 
@@ -200,8 +206,11 @@ def _csv_rows(lines):
 def _json_cells(line, name, number):
     try:
         cells = json.loads(line)
+        if "\\ud" in line.lower():  # Half of a surrogate pair fits in no UTF-8 output.
+            json.dumps(cells, ensure_ascii=False).encode("utf-8")
     except (ValueError, RecursionError) as error:
-        reason = getattr(error, "msg", None) or "nested too deeply"
+        told = getattr(error, "msg", getattr(error, "reason", error))
+        reason = "nested too deeply" if isinstance(error, RecursionError) else told
         return UserError(
             f"{name}:{number}: not a JSON value ({reason}): {shown(line)}; correct the line"
         )
