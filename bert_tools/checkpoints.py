@@ -122,7 +122,12 @@ def save(folder, step, tensors, state):
     """
     prefix = _prefix(folder, step)
     files.write_json(f"{prefix}.json", state)
-    write_variables(prefix, {**tensors, "global_step": np.int64(step)})
+    try:
+        write_variables(prefix, {**tensors, "global_step": np.int64(step)})
+    except UserError:
+        if not os.path.exists(f"{prefix}.index"):
+            os.unlink(f"{prefix}.json")
+        raise
     # What was just written counts as the newest, though a longer run may have left higher steps.
     steps = [*sorted({*_steps(folder)} - {step}), step]
     best_step = _best_step(state)

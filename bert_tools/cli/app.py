@@ -72,9 +72,15 @@ class CommandFlags:
           UserError: an unknown flag, a value that does not fit, or words that belong to no flag.
         """
         try:
-            left = self._values(["command", *self._joined(arguments)])[1:]
+            words = self._joined(self._with_flagfiles(arguments))
+            left = self._values(["command", *words])[1:]
         except flags.UnrecognizedFlagError as error:
             raise UserError(f"{_sentence(error)}; --help lists the flags") from error
+        except flags.CantOpenFlagFileError as error:
+            reason = error.__context__
+            raise UserError(
+                f"--flagfile={reason.filename}: cannot be read ({reason.strerror}); check the path"
+            ) from error
         except (flags.Error, OSError, UnicodeDecodeError) as error:
             raise UserError(f"{_sentence(error)}; see --help") from error
         if left:
@@ -110,6 +116,23 @@ class CommandFlags:
         )
         return "\n".join(lines)
 
+    def _with_flagfiles(self, arguments):
+        """The arguments with the lines of each --flagfile in its place; there, too, a flag and its
+        value may be words apart.
+        """
+        words, arguments = [], list(arguments)
+        while arguments:
+            word = arguments.pop(0)
+            if word.lstrip("-").partition("=")[0] != "flagfile" or not word.startswith("-"):
+                words.append(word)
+                continue
+            directive = [word] if "=" in word else [word, *arguments[:1]]
+            del arguments[: len(directive) - 1]
+            for line in self._values.read_flags_from_files(directive):
+                name, *value = line.split(None, 1)
+                words += [name, *value] if "=" not in name else [line]
+        return words
+
     def _joined(self, arguments):
         """`--do_train True`, which the originals took for --do_train, as one word.
 
@@ -141,29 +164,34 @@ def run(about, command_flags, main, arguments=None):
       arguments: list of str, or None for sys.argv.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
-    if any(word in ("--help", "-help", "-h", "--helpfull") for word in arguments):
-        print(command_flags.help(about))
-        return 0
+    if sys.stdout is None:
+        # Closed (`>&-`). Its number must not go to a data file, and what is written must fail.
+        sys.stdout = os.fdopen(os.open(os.devnull, os.O_RDONLY), "w")
+    help_asked = any(word in ("--help", "-help", "-h", "--helpfull") for word in arguments)
     # TensorFlow's own start-up messages; what concerns a user comes through `log`.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     _log_to_stderr()
     previous = signal.signal(signal.SIGTERM, _terminate)
     try:
-        command_flags.parse(arguments)
-        main(command_flags)
+        if help_asked:
+            print(command_flags.help(about))
+        else:
+            command_flags.parse(arguments)
+            main(command_flags)
         sys.stdout.flush()
         return 0
     except UserError as error:
         print(f"error: {_sentence(error)}", file=sys.stderr)
         return 1
     except BrokenPipeError:
-        # The reader (`| head`) has seen enough. Python would complain once more when it closes
-        # stdout.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader (`| head`) has seen enough.
+        _give_up_stdout()
         return 1
     except OSError as error:
         what = f"{error.filename}: " if error.filename else "output: "
         print(f"error: {what}{error.strerror or error}; see to it and run again", file=sys.stderr)
+        if not error.filename:
+            _give_up_stdout()
         return 1
     except KeyboardInterrupt:
         print("interrupted; run the same command again to go on", file=sys.stderr)
@@ -199,6 +227,11 @@ def import_tensorflow():
                 os.dup2(stderr, 2)
                 os.close(stderr)
     tf.get_logger().setLevel("ERROR")
+
+
+def _give_up_stdout():
+    """Drops what stdout could not take; Python would complain once more when it closes it."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _terminate(number, _):

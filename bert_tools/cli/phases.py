@@ -5,7 +5,6 @@ scoring of further files.
 import contextlib
 import fcntl
 import functools
-import glob
 import json
 import logging
 import math
@@ -84,8 +83,7 @@ class Session:
         )
         self._estimator = Estimator(model_fn, config, {"batch_size": command.train_batch_size})
         self._require_same_model(model)
-        if "train" not in data:
-            self._require_head(model)
+        self._require_head(model)
         self._model = model
 
     def run(self):
@@ -200,7 +198,7 @@ class Session:
     def _score_files(self):
         """--eval_file: a JSON line a file on stdout."""
         command = self._command
-        for path in _expanded(command.eval_file):
+        for path in task_data.eval_files(command):
             examples = inputs.load_examples(
                 path,
                 self._layout(path, "dev"),
@@ -270,18 +268,29 @@ class Session:
             )
 
     def _require_head(self, model):
-        """Scoring without a trained head is the original's way, but seldom what is meant."""
+        """Before any work: a head that the model has must be one of this task; and scoring without
+        a trained one is the original's way, but seldom what is meant.
+        """
         command = self._command
         if self._output_dir and checkpoints.latest(self._output_dir):
             return
-        new = [name for name in self._task.head_shapes(model.config) if name not in model.weights]
-        if new and not self._data:
+        shapes = self._task.head_shapes(model.config)
+        for name, shape in shapes.items():
+            if name in model.weights and model.weights[name].shape != shape:
+                raise UserError(
+                    f"{model.source}: its {name} has shape {list(model.weights[name].shape)}, this "
+                    f"task's has {list(shape)}; give the checkpoint of the encoder, or of a model "
+                    "of the same task"
+                )
+        new = [name for name in shapes if name not in model.weights]
+        if not new or command.do_train:
+            return
+        if not self._data:
             raise UserError(
-                f"--bert={command.bert}: has no {new[0]}, so it was not trained for this; train "
-                "it with --do_train=true, and give the output_dir"
+                f"{command.bert or model.source}: has no {new[0]}, so it was not trained for this; "
+                "train it with --do_train=true, and give the output_dir"
             )
-        if new:
-            log.warning("%s: not in the model; the scores are those of an untrained head", new[0])
+        log.warning("%s: not in the model; the scores are those of an untrained head", new[0])
 
     def _input_fn(self, phase):
         """Converts the phase's examples to output_dir/PHASE.tf_record, and reads them from
@@ -347,17 +356,6 @@ def locked(folder):
                 "another folder"
             ) from error
         yield folder
-
-
-def _expanded(patterns):
-    """The files that comma-separated paths and globs name."""
-    paths = []
-    for pattern in patterns.split(","):
-        found = sorted(glob.glob(pattern))
-        if not found and glob.has_magic(pattern):
-            raise UserError(f"--eval_file={pattern}: no file matches; check the pattern")
-        paths += found or [pattern]
-    return paths
 
 
 def write_results(folder, suffix, result):

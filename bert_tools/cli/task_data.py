@@ -1,5 +1,6 @@
 """The data of a command that trains: its flags, the data set that they name, and its examples."""
 
+import glob
 import json
 import logging
 import os
@@ -78,7 +79,8 @@ def phases(command):
     for --eval_steps too.
 
     Raises:
-      UserError: nothing is asked for, or a flag that the phases need is missing.
+      UserError: nothing is asked for, a flag that the phases need is missing, or a file to score
+        is, which would else be noticed after hours of training.
     """
     asked = [phase for phase in _SPLITS if getattr(command, f"do_{phase}")]
     if command.predict_file and not command.data_dir and "predict" in asked:
@@ -90,9 +92,35 @@ def phases(command):
         )
     if asked:
         command.require("task_name", "data_dir", "output_dir")
+    for path in eval_files(command):
+        tables.require_file(path, "--eval_file")
+    if command.predict_file:
+        if command.predict_file != "-":
+            tables.require_file(command.predict_file, "--predict_file")
+        folder = os.path.dirname(command.predict_output)
+        if folder and not os.path.isdir(folder):
+            raise UserError(f"--predict_output={command.predict_output}: no such folder; make it")
     if command.do_train and (command.eval_steps or command.best_metric) and "eval" not in asked:
         asked.insert(1, "eval")
     return asked
+
+
+def eval_files(command):
+    """The files that the comma-separated paths and globs of --eval_file name.
+
+    Raises:
+      UserError: a glob matches nothing.
+    """
+    paths = []
+    for pattern in (command.eval_file or "").split(","):
+        if os.path.exists(pattern) or not glob.has_magic(pattern):
+            paths += [pattern] if pattern else []
+            continue
+        found = sorted(glob.glob(pattern))
+        if not found:
+            raise UserError(f"--eval_file={pattern}: no file matches; check the pattern")
+        paths += found
+    return paths
 
 
 def description(command, kind):

@@ -3,8 +3,6 @@
 import collections
 import math
 
-import numpy as np
-
 from bert_tools.errors import UserError
 from bert_tools.inputs.data_sets import DataSet
 from bert_tools.inputs.examples import Layout
@@ -263,75 +261,31 @@ class Classification:
         return loss, {name: predictions[name] for name in predictions if name in self._fields}
 
     def metrics(self, predictions, features):
-        """Metrics over a whole set, by scikit-learn's definitions.
+        """Metrics over a whole set.
 
         Args:
           predictions: {"probabilities": float32 array [n, labels], "labels": int32 [n]}.
           features: {"label_ids": integer array [n]}.
 
         Returns:
-          dict: eval_accuracy, matthews_correlation, confusion_matrix (rows: what is true; columns:
-          what was predicted; in the order of the labels) and per_class {label: {precision, recall,
-          f1_score, auc, average_precision, examples}}. For two labels, of positive_label:
-          precision, recall, f1_score, auc (of its probability), auc_hard (of the decided labels),
-          average_precision, true_positives, true_negatives, false_positives, false_negatives. For
-          more, precision, recall, f1_score, auc and average_precision, each as _macro (of the
-          labels that occur), _micro and _weighted. What is not defined, as an AUC where all
-          examples have one label, is nan.
+          dict, see class_metrics.compute.
         """
-        from sklearn import metrics
+        from bert_tools.tasks import class_metrics
 
-        truth, decided = features["label_ids"], predictions["labels"]
-        probabilities, count = predictions["probabilities"], len(self.label_list)
-        matrix = metrics.confusion_matrix(truth, decided, labels=range(count))
-        one_hot = np.eye(count, dtype=bool)[truth]
-        scores = metrics.precision_recall_fscore_support(
-            truth, decided, labels=range(count), zero_division=0
+        return class_metrics.compute(
+            features["label_ids"],
+            predictions["labels"],
+            predictions["probabilities"],
+            self.label_list,
+            self.positive_label,
         )
-        aucs = [_auc(one_hot[:, i], probabilities[:, i]) for i in range(count)]
-        averages = [_average_precision(one_hot[:, i], probabilities[:, i]) for i in range(count)]
-        columns = dict(
-            zip(
-                ("precision", "recall", "f1_score", "auc", "average_precision"),
-                (*scores[:3], aucs, averages),
-                strict=True,
-            )
-        )
-        result = {
-            "eval_accuracy": float(np.mean(truth == decided)),
-            "matthews_correlation": float(metrics.matthews_corrcoef(truth, decided)),
-            "confusion_matrix": matrix.tolist(),
-            "per_class": {
-                label: {
-                    **{name: float(values[i]) for name, values in columns.items()},
-                    "examples": int(matrix[i].sum()),
-                }
-                for i, label in enumerate(self.label_list)
-            },
-        }
-        if count == 2:
-            result.update(self._of_two(matrix, result["per_class"], truth, decided))
-        else:
-            result.update(_of_many(columns, matrix, truth, decided, one_hot, probabilities))
-        return result
-
-    def _of_two(self, matrix, per_class, truth, decided):
-        positive = self.label_list.index(self.positive_label)
-        of_positive = dict(per_class[self.positive_label])
-        del of_positive["examples"]
-        return {
-            **of_positive,
-            "auc_hard": _auc(truth == positive, decided == positive),
-            "true_positives": int(matrix[positive, positive]),
-            "true_negatives": int(matrix[1 - positive, 1 - positive]),
-            "false_positives": int(matrix[1 - positive, positive]),
-            "false_negatives": int(matrix[positive, 1 - positive]),
-        }
 
     def combine_windows(self, predictions):
         """What the mean of several windows' predictions says of the whole text: the mean of the
         probabilities, and what follows from it.
         """
+        import numpy as np
+
         probabilities = predictions["probabilities"]
         combined = {**predictions, "labels": np.argmax(probabilities, axis=-1).astype(np.int32)}
         if "log_probabilities" in combined:
@@ -372,48 +326,6 @@ class Classification:
     def description(self):
         """What bert_tools.json keeps of the task: what the head's columns mean."""
         return {"labels": self.label_list}
-
-
-def _of_many(columns, matrix, truth, decided, one_hot, probabilities):
-    """Averages over classes."""
-    from sklearn import metrics
-
-    examples = matrix.sum(axis=1)
-    # As scikit-learn has it: a label that neither occurs nor is predicted has no scores.
-    occurring = examples + matrix.sum(axis=0) > 0
-    result = {}
-    for name, values in columns.items():
-        values = np.asarray(values, np.float64)
-        defined = occurring & ~np.isnan(values)
-        result[f"{name}_macro"] = _mean(values[defined])
-        result[f"{name}_weighted"] = _mean(values[defined], examples[defined])
-    micro = metrics.precision_recall_fscore_support(
-        truth, decided, average="micro", zero_division=0
-    )
-    scores = one_hot.ravel(), probabilities.ravel()
-    micro = (*micro[:3], _auc(*scores), _average_precision(*scores))
-    result |= {f"{name}_micro": float(v) for name, v in zip(columns, micro, strict=True)}
-    return result
-
-
-def _mean(values, weights=None):
-    if not len(values) or (weights is not None and not weights.sum()):
-        return math.nan
-    return float(np.average(values, weights=weights))
-
-
-def _auc(truth, scores):
-    """Area under the ROC curve; nan where all examples are of one kind."""
-    from sklearn import metrics
-
-    return float(metrics.roc_auc_score(truth, scores)) if 0 < truth.mean() < 1 else math.nan
-
-
-def _average_precision(truth, scores):
-    """Area under the precision-recall curve, in steps; nan where there is no positive example."""
-    from sklearn import metrics
-
-    return float(metrics.average_precision_score(truth, scores)) if truth.any() else math.nan
 
 
 def _short(value):

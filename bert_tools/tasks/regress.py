@@ -1,7 +1,5 @@
 """Regression: one number for a text or a pair, as the original run_reg.py."""
 
-import numpy as np
-
 from bert_tools.errors import UserError
 from bert_tools.inputs.data_sets import DataSet
 from bert_tools.inputs.examples import Layout, parse_value
@@ -111,6 +109,7 @@ class Regression:
           dict: mae (in the values' units), pearson, spearman; the correlations are nan where one
           side is constant.
         """
+        import numpy as np
         from scipy import stats
 
         output = predictions["output"].astype(np.float64)

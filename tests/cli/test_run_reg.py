@@ -14,93 +14,26 @@ import time
 import numpy as np
 import pytest
 import tensorflow as tf
+from cli_toys import (
+    ROOT,
+    as_arguments,
+    assert_equal,
+    newest,
+    process,
+    records,
+    results_of,
+    toy_flags,
+    values_of,
+)
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from bert_tools import checkpoints, encoder, hub
-from bert_tools.cli import app, phases, run_reg
+from bert_tools.cli import phases, run_reg
 from bert_tools.hub import google
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 PHASES = ("do_train", "do_eval", "do_predict")
 COMBINATIONS = [c for n in (1, 2, 3) for c in itertools.combinations(PHASES, n)]
 RECORDS = {"do_train": "train", "do_eval": "eval", "do_predict": "predict"}
-
-
-@pytest.fixture
-def run(capsys, monkeypatch):
-    """function(*arguments, **flags) -> (exit status, stdout, stderr)."""
-
-    def run(*arguments, **flags):
-        # Without the handler of an earlier test, which holds that test's stderr.
-        monkeypatch.setattr(app.log, "handlers", [])
-        capsys.readouterr()
-        status = run_reg.main([*arguments, *as_arguments(flags)])
-        return (status, *capsys.readouterr())
-
-    return run
-
-
-@pytest.fixture
-def sim(run, toy_model, toy_data, tmp_path):
-    """As run, with the toy model and data, 12 steps into OUT, and a check that it went well."""
-
-    def sim(*arguments, **flags):
-        flags = {**toy_flags(toy_model, toy_data, tmp_path / "out"), **flags}
-        status, out, err = run(*arguments, **flags)
-        assert status == 0, err
-        assert out == ""
-        return err
-
-    return sim
-
-
-@pytest.fixture
-def no_dropout(monkeypatch):
-    monkeypatch.setattr(encoder, "dropout", lambda x, rate, seed: x)
-
-
-def toy_flags(toy_model, toy_data, output_dir):
-    return {
-        "task_name": "sim",
-        "data_dir": toy_data,
-        "bert": toy_model,
-        "output_dir": output_dir,
-        "max_seq_length": 16,
-        "train_batch_size": 6,
-        "learning_rate": 1e-3,
-    }
-
-
-def as_arguments(flags):
-    return [f"--{name}={value}" for name, value in flags.items() if value is not None]
-
-
-def newest(folder):
-    return checkpoints.read(checkpoints.latest(str(folder)), slots=True)
-
-
-def assert_equal(left, right):
-    assert left.keys() == right.keys()
-    for name, array in left.items():
-        np.testing.assert_array_equal(array, right[name], err_msg=name)
-
-
-def values_of(path):
-    return [float(line) for line in path.read_text().splitlines()]
-
-
-def results_of(path):
-    lines = path.read_text().splitlines()
-    return dict(line.split(" = ") for line in lines)
-
-
-def records(path):
-    """The features of each tf.Example of a file, as {name: list}."""
-    found = []
-    for record in tf.data.TFRecordDataset(str(path)):
-        features = tf.train.Example.FromString(record.numpy()).features.feature
-        found.append({n: list(getattr(f, f.WhichOneof("kind")).value) for n, f in features.items()})
-    return found
 
 
 # Phases and files.
@@ -118,37 +51,10 @@ def test_phases(sim, tmp_path, chosen):
     if "do_predict" in chosen:
         expected |= {"test_results.tsv"}
     written = {p.name for p in (tmp_path / "out").iterdir() if "tfevents" not in p.name}
-    assert written == expected
+    assert written == expected | {".lock"}
     if "do_eval" in chosen:
         step = results_of(tmp_path / "out" / "eval_results.txt")["global_step"]
         assert step == ("4" if "do_train" in chosen else "0")
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory, toy_model, toy_config):
-    """(output_dir, data_dir) of a whole run; not to be written to.
-
-    It begins with larger weights than the toy model's and with a head, so that predictions vary.
-    """
-    folder = tmp_path_factory.mktemp("trained")
-    wide = dataclasses.replace(toy_config, initializer_range=0.3)
-    weights = encoder.initial_weights(wide, seed=1)
-    weights["output_weights"] = np.linspace(-1, 1, wide.hidden_size, dtype=np.float32)[np.newaxis]
-    google.write(str(folder / "wide"), hub.load(toy_model)._replace(weights=weights))
-    rng = np.random.default_rng(5)
-    for split, rows in (("train", 24), ("dev", 6), ("test", 5)):
-        lines = []
-        for _ in range(rows):
-            texts = [" ".join(rng.choice(list("abcd"), n)) for n in rng.integers(1, 7, 2)]
-            third = [f"{rng.integers(0, 5) / 4}"] if split != "test" else []
-            lines.append("\t".join([*texts, *third]))
-        (folder / f"{split}.tsv").write_text("\n".join(lines) + "\n")
-    flags = toy_flags(folder / "wide", folder, folder / "out")
-    flags.update(dict.fromkeys(PHASES, True), eval_batch_size=4)
-    handlers, app.log.handlers = app.log.handlers, []
-    assert run_reg.main(as_arguments(flags)) == 0
-    app.log.handlers = handlers
-    return folder / "out", folder
 
 
 def test_eval_results(trained):
@@ -205,11 +111,14 @@ def test_description(trained, toy_model, toy_config):
         "family": "bert",
         "task": "regress",
         "task_name": "sim",
-        "value_range": [0.0, 1.0],
+        "value_range": None,
+        "use_sigmoid_act": True,
+        "loss": "mse",
+        "pairs": True,
         "max_seq_length": 16,
         "do_lower_case": True,
     }
-    assert {name: meta.get(name) for name in expected} == expected
+    assert {name: meta[name] for name in expected} == expected
 
 
 def test_later_phases_from_the_folder_alone(trained, run, tmp_path):
@@ -497,20 +406,12 @@ def test_killed_run_goes_on_to_the_same_weights(sim, toy_model, toy_data, tmp_pa
     """Killed without warning at whatever it was doing; dropout is on."""
     flags = toy_flags(toy_model, toy_data, tmp_path / "killed")
     flags.update(do_train=True, num_train_epochs=50, save_checkpoints_steps=10)
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
-    process = subprocess.Popen(
-        [sys.executable, str(ROOT / "scripts" / "run_reg.py"), *as_arguments(flags)],
-        env=environment,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
+    with process(**flags) as running:
         deadline = time.monotonic() + 60
         while not (tmp_path / "killed" / "checkpoint").exists() and time.monotonic() < deadline:
-            assert process.poll() is None
+            assert running.poll() is None
             time.sleep(0.005)
-    finally:
-        process.kill()
-    assert process.wait() == -signal.SIGKILL
+    assert running.returncode == -signal.SIGKILL
     stopped = int(checkpoints.latest(str(tmp_path / "killed")).rpartition("-")[2])
     assert 10 <= stopped < 200
     err = sim(**flags)
@@ -522,21 +423,6 @@ def test_killed_run_goes_on_to_the_same_weights(sim, toy_model, toy_data, tmp_pa
 
 
 # Errors.
-
-
-@pytest.fixture
-def refused(run, toy_model, toy_data, tmp_path):
-    """As run; checks the manner of the error and returns its sentence."""
-
-    def refused(*arguments, **flags):
-        flags = {**toy_flags(toy_model, toy_data, tmp_path / "out"), "do_train": True, **flags}
-        status, out, err = run(*arguments, **flags)
-        assert (status, out) == (1, ""), err
-        (error,) = (line for line in err.splitlines() if not line.startswith(("INFO", "WARNING")))
-        assert error.startswith("error: ")
-        return error
-
-    return refused
 
 
 @pytest.mark.parametrize(
@@ -558,15 +444,15 @@ def refused(run, toy_model, toy_data, tmp_path):
         ({"output_dir": None}, "--output_dir is missing"),
         ({"bert": None}, "--bert is missing; give a model folder or minilm"),
         ({"bert": None, "bert_config_file": "c.json"}, "--vocab_file not given"),
-        ({"task_name": "mrpc"}, "--task_name=mrpc: no such task; tasks of run_reg: sim"),
+        ({"task_name": "mrpc"}, "--task_name=mrpc: no such task; tasks: sim, sts-b, csv"),
         ({"do_train": None}, "no phase is asked for; pass --do_train=true"),
-        ({"data_dir": "no/such"}, "no/such/train.tsv: no such file; check --data_dir"),
+        ({"data_dir": "no/such"}, "--data_dir=no/such: no such folder; check the path"),
         ({"bert": "no/such"}, "no/such: no such model folder"),
         ({"max_seq_length": 33}, "--max_seq_length=33: the model has 32 positions"),
         ({"max_seq_length": 2}, "--max_seq_length=2: expected at least 3"),
-        ({"train_batch_size": 100}, "--train_batch_size=100: 24 examples make no whole step"),
-        ({"num_train_epochs": 0.1}, "24 examples make no whole step in 0.1 epochs"),
-        ({"num_train_epochs": -1}, "24 examples make no whole step in -1 epochs"),
+        ({"train_batch_size": 100}, "--train_batch_size=100: there are only 24 training"),
+        ({"num_train_epochs": 0.1}, "--num_train_epochs=0.1: 24 examples make no whole step"),
+        ({"num_train_epochs": -1}, "--num_train_epochs=-1: 24 examples make no whole step"),
     ],
     ids=lambda value: str(value)[:40],
 )
@@ -584,7 +470,7 @@ def test_false_as_a_word_of_its_own(refused):
     [
         ("train", "a\tb\t1\na\tb\n", "train.tsv:2: expected at least 3 tab-separated columns"),
         ("train", "a\tb\thigh\n", "train.tsv:1: expected a number, found 'high'"),
-        ("dev", "a\tb\t0\na\tb\t4.2\n", "dev.tsv: example dev-1 has the value 4.2"),
+        ("dev", "a\tb\t0\na\tb\t4.2\n", "dev.tsv:2: the value 4.2 lies outside 0..1"),
         ("train", "a\tb\t-0.5\n", "--use_sigmoid_act=false"),
         ("test", "a\n", "test.tsv:1: expected at least 2 tab-separated columns"),
     ],
@@ -618,7 +504,7 @@ def test_folder_that_is_no_model(refused, toy_data):
 
 def test_output_dir_that_is_a_file(refused, tmp_path):
     (tmp_path / "out").write_text("")
-    assert "out: cannot be made" in refused()
+    assert "out: cannot be written (File exists)" in refused()
 
 
 @pytest.mark.parametrize("change", [{"hidden_size": 8}, {"num_hidden_layers": 1}], ids=str)
@@ -688,7 +574,7 @@ def test_real_weights_learn_real_data(run, minilm, shared, tmp_path):
 def test_head_of_another_kind_is_refused(sim, refused, tmp_path):
     sim("--do_train")
     err = refused(do_predict="true", use_sigmoid_act="false", output_dir=tmp_path / "out")
-    assert "value_range [0.0, 1.0]" in err and "null" in err
+    assert "has use_sigmoid_act true" in err and "ask for false" in err
 
 
 def test_untrained_head_warns(sim):

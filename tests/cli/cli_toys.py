@@ -1,0 +1,75 @@
+"""Command lines over the toy model, and the reading of what a run leaves."""
+
+import contextlib
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import tensorflow as tf
+
+from bert_tools import checkpoints
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+
+
+def toy_flags(toy_model, toy_data, output_dir):
+    return {
+        "task_name": "sim",
+        "data_dir": toy_data,
+        "bert": toy_model,
+        "output_dir": output_dir,
+        "max_seq_length": 16,
+        "train_batch_size": 6,
+        "learning_rate": 1e-3,
+    }
+
+
+def as_arguments(flags):
+    return [f"--{name}={value}" for name, value in flags.items() if value is not None]
+
+
+@contextlib.contextmanager
+def process(*arguments, **flags):
+    """run_reg in a process of its own, its three streams pipes; killed at the end."""
+    with subprocess.Popen(
+        [sys.executable, str(ROOT / "scripts" / "run_reg.py"), *arguments, *as_arguments(flags)],
+        env={**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as running:
+        try:
+            yield running
+        finally:
+            running.kill()
+
+
+def newest(folder):
+    return checkpoints.read(checkpoints.latest(str(folder)), slots=True)
+
+
+def assert_equal(left, right):
+    assert left.keys() == right.keys()
+    for name, array in left.items():
+        np.testing.assert_array_equal(array, right[name], err_msg=name)
+
+
+def values_of(path):
+    return [float(line) for line in path.read_text().splitlines()]
+
+
+def results_of(path):
+    lines = path.read_text().splitlines()
+    return dict(line.split(" = ") for line in lines)
+
+
+def records(path):
+    """The features of each tf.Example of a file, as {name: list}."""
+    found = []
+    for record in tf.data.TFRecordDataset(str(path)):
+        features = tf.train.Example.FromString(record.numpy()).features.feature
+        found.append({n: list(getattr(f, f.WhichOneof("kind")).value) for n, f in features.items()})
+    return found
