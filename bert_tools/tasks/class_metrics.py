@@ -49,7 +49,7 @@ def compute(truth, decided, probabilities, labels, positive_label):
     )
     result = {
         "eval_accuracy": float(np.mean(truth == decided)),
-        "matthews_correlation": float(metrics.matthews_corrcoef(truth, decided)),
+        "matthews_correlation": _matthews(truth, decided),
         "confusion_matrix": matrix.tolist(),
         "per_class": {
             label: {
@@ -102,6 +102,12 @@ def _mean(values, weights=None):
     if not len(values) or (weights is not None and not weights.sum()):
         return math.nan
     return float(np.average(values, weights=weights))
+
+
+def _matthews(truth, decided):
+    """0 where truth or decision is constant, about which scikit-learn would warn for both."""
+    varied = np.ptp(truth) > 0 or np.ptp(decided) > 0
+    return float(metrics.matthews_corrcoef(truth, decided)) if varied else 0.0
 
 
 def _auc(truth, scores):

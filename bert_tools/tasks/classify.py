@@ -9,6 +9,7 @@ from bert_tools.inputs.examples import Layout
 from bert_tools.inputs.tables import shown
 
 FIELDS = ("probabilities", "log_probabilities", "labels", "logits", "pooled_output")
+_DEFAULT_FIELDS = ("log_probabilities", "pooled_output")
 _BY_CLASS = ("probabilities", "log_probabilities", "logits")
 _ZERO_ONE = ("0", "1")
 _NLI = ("contradiction", "entailment", "neutral")
@@ -201,10 +202,7 @@ class Classification:
         self._label_smoothing = label_smoothing
         self._aliases = dict(aliases or {})
         self._row_fields = predict_fields or ("probabilities",)
-        kept = FIELDS if predict_fields is None else predict_fields
-        self._fields = {"probabilities", "labels", *kept}
-        if predict_fields is None:
-            self._fields.remove("logits")
+        self._fields = {"probabilities", "labels", *(predict_fields or _DEFAULT_FIELDS)}
 
     def parse_label(self, cell):
         """A label of a file, as one of label_list.
