@@ -11,10 +11,12 @@ Beside each lies model.ckpt-N.json with what a resumed run needs and a checkpoin
 `checkpoint` names the newest, as tf.train.Saver writes it, so that the original scripts find it.
 """
 
+import contextlib
 import glob
 import logging
 import os
 import re
+import tempfile
 
 import numpy as np
 import tensorflow as tf
@@ -54,11 +56,14 @@ def read(prefix, slots=False):
       UserError: no such checkpoint, or it is damaged.
     """
     try:
-        reader = tf.train.load_checkpoint(prefix)
-        names = sorted(reader.get_variable_to_shape_map())
-        return {
-            name: reader.get_tensor(name) for name in names if slots or not name.endswith(_SLOTS)
-        }
+        with _openable(prefix) as name_for_tensorflow:
+            reader = tf.train.load_checkpoint(name_for_tensorflow)
+            names = sorted(reader.get_variable_to_shape_map())
+            return {
+                name: reader.get_tensor(name)
+                for name in names
+                if slots or not name.endswith(_SLOTS)
+            }
     except (tf.errors.OpError, ValueError, RuntimeError, IndexError) as error:
         if not glob.glob(f"{glob.escape(prefix)}*"):
             raise UserError(
@@ -227,6 +232,21 @@ def read_state(prefix):
     state = files.read_json(path) if os.path.exists(path) else {}
     _check_types(state, _STATE, path)
     return state
+
+
+@contextlib.contextmanager
+def _openable(prefix):
+    """A name under which TensorFlow opens a checkpoint: it looks for the files by a pattern, in
+    which "[" and a backslash do not stand for themselves, and then opens them by their names.
+    """
+    if not {"[", "\\"} & {*prefix}:
+        yield prefix
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        for path in glob.glob(f"{glob.escape(prefix)}*"):
+            link = os.path.join(folder, f"model{path.removeprefix(prefix)}")
+            os.symlink(os.path.abspath(path), link)
+        yield os.path.join(folder, "model")
 
 
 def _check_types(values, kinds, path):

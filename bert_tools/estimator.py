@@ -176,10 +176,10 @@ class Estimator:
         chief = is_chief(self._strategy)
         if chief:
             os.makedirs(config.model_dir, exist_ok=True)
-        progress = _Progress(self._step, max_steps, batch_size, config, chief)
         if chief and best and not known:
             # One block tells which metrics there are, before hours of training.
             best.value_of(self._evaluate_training(evaluation, steps=1))
+        progress = _Progress(self._step, max_steps, batch_size, config, chief)
 
         def evaluate():
             begun = time.monotonic()
@@ -232,7 +232,7 @@ class Estimator:
                 progress.step(self._step, loss, float(rate), loss_scale.skipped)
                 last = self._step == max_steps
                 due = evaluation and (
-                    last or (evaluation.steps and self._step % evaluation.steps == 0)
+                    last or (evaluation.steps > 0 and self._step % evaluation.steps == 0)
                 )
                 # Before saving, so that the checkpoint holds what came out.
                 gained = due and chief and evaluate()
@@ -424,8 +424,9 @@ class Estimator:
             return total_loss(loss), optimizer.squares_of_slices(gradients)
 
         def finish(squares, learning_rate, loss_scale):
+            # What is read from a variable has no device, which a sum over several workers asks for.
             gradients = {
-                name: tf.convert_to_tensor(value) for name, value in sums.items() if name in reached
+                name: tf.identity(value) for name, value in sums.items() if name in reached
             }
             squares = {name: tf.add_n([part[name] for part in squares]) for name in squares[0]}
             finite = apply(gradients, learning_rate, loss_scale, squares)

@@ -108,7 +108,7 @@ class FullTokenizer:
         self.unk_id = self.vocab[UNKNOWN]
         self.cls_id = self.vocab[CLASSIFY]
         self.sep_id = self.vocab[SEPARATE]
-        self._clean = _CleanTable(tokenize_chinese_chars)
+        self._cleaned = _CleanTable(self.clean)
         self._words = _WordTable(self._word_to_ids)
         self._pieces = _PieceIndex(self.vocab)
 
@@ -127,7 +127,7 @@ class FullTokenizer:
 
     def encode(self, text):
         """The ids of a text's word pieces, without [CLS] and [SEP]: a list of int."""
-        return list(itertools.chain.from_iterable(map(self._words.__getitem__, self._split(text))))
+        return list(itertools.chain.from_iterable(map(self._words.__getitem__, self.split(text))))
 
     def encode_batch(self, texts):
         """The ids of many texts, without special tokens.
@@ -140,7 +140,7 @@ class FullTokenizer:
           text i being ids[offsets[i]:offsets[i + 1]].
         """
         ids, ends = array.array("i"), array.array("q", [0])
-        words, split, chain = self._words.__getitem__, self._split, itertools.chain.from_iterable
+        words, split, chain = self._words.__getitem__, self.split, itertools.chain.from_iterable
         for text in texts:
             ids.extend(chain(map(words, split(text))))
             ends.append(len(ids))
@@ -154,11 +154,39 @@ class FullTokenizer:
         rules = (self.do_lower_case, self.strip_accents, self.tokenize_chinese_chars)
         return hashlib.sha256(f"{rules}\n{tokens}".encode("utf-8", "surrogatepass")).hexdigest()
 
-    def _split(self, text):
+    # The steps of the tokenisation. tokenization_graph.py makes its tables of the same methods.
+
+    def clean(self, char):
+        """A character as the cleaning leaves it: "" for NUL, U+FFFD and control characters, " " for
+        white space, CJK characters set apart.
+        """
+        if char in "\t\n\r":
+            return " "
+        category = unicodedata.category(char)
+        if char in "\0\ufffd" or category in ("Cc", "Cf"):
+            return ""
+        if category == "Zs":
+            return " "
+        return f" {char} " if self.tokenize_chinese_chars and _is_chinese_char(ord(char)) else char
+
+    def split(self, text):
+        """The words of a text between white space: a list of str."""
         # ASCII without control characters needs no cleaning, and that is most English text.
         if text.isascii() and text.isprintable():
             return text.split()
-        return text.translate(self._clean).split()
+        return text.translate(self._cleaned).split()
+
+    def fold(self, word):
+        """A word in lower case and decomposed (NFD), as far as the model asks for it."""
+        if self.do_lower_case:
+            word = word.lower()
+        return unicodedata.normalize("NFD", word) if self.strip_accents else word
+
+    def set_apart(self, char):
+        """A folded character as the word keeps it: "" for an accent, punctuation set apart."""
+        if self.strip_accents and _category(char) == "Mn":
+            return ""
+        return f" {char} " if _is_punctuation(char) else char
 
     def _word_to_ids(self, word):
         """The ids of one word between white space (cleaned; not yet lower-cased or split at
@@ -166,20 +194,8 @@ class FullTokenizer:
         """
         # Python's split() knows more white space (U+2028) than the cleaning; the original uses
         # both, so do we.
-        parts = "".join(map(self._set_apart, self._fold(word))).split()
+        parts = "".join(map(self.set_apart, self.fold(word))).split()
         return tuple(itertools.chain.from_iterable(map(self._piece_ids, parts)))
-
-    def _fold(self, word):
-        """Lower-cased and decomposed, as far as the model asks for it; accents are still there."""
-        if self.do_lower_case:
-            word = word.lower()
-        return unicodedata.normalize("NFD", word) if self.strip_accents else word
-
-    def _set_apart(self, char):
-        """A folded character as the word keeps it: "" for an accent, punctuation set apart."""
-        if self.strip_accents and _category(char) == "Mn":
-            return ""
-        return f" {char} " if _is_punctuation(char) else char
 
     def _piece_ids(self, part):
         """Greedy longest match first; one [UNK] for the whole part when some of it cannot be
@@ -224,30 +240,15 @@ class _WordTable(dict):
 
 
 class _CleanTable(dict):
-    """For str.translate: drops NUL, U+FFFD and control characters, sets CJK characters apart,
-    evens out white space.
-    """
+    """{code point: its cleaned text} for str.translate, filled as characters come."""
 
-    def __init__(self, tokenize_chinese_chars):
+    def __init__(self, compute):
         super().__init__()
-        self._tokenize_chinese_chars = tokenize_chinese_chars
+        self._compute = compute
 
     def __missing__(self, code):
-        self[code] = value = self._clean(code)
+        self[code] = value = self._compute(chr(code))
         return value
-
-    def _clean(self, code):
-        char = chr(code)
-        if char in "\t\n\r":
-            return " "
-        category = unicodedata.category(char)
-        if code in (0, 0xFFFD) or category in ("Cc", "Cf"):
-            return None
-        if category == "Zs":
-            return " "
-        if self._tokenize_chinese_chars and _is_chinese_char(code):
-            return f" {char} "
-        return char
 
 
 def _is_chinese_char(code):

@@ -49,49 +49,55 @@ class GraphTokenizer(tf.Module):
         self._strip_accents = tokenizer.strip_accents
         self._longest_word = tokenizer.max_input_chars_per_word
         self._cls_id, self._sep_id = tokenizer.cls_id, tokenizer.sep_id
-        chars = [chr(code) for code in range(_CODES)]
         # Strings live on the host; tables on an accelerator would be copied back for every batch.
         with tf.device("/CPU:0"):
-            cleaned = [_kind(char, tokenizer._clean[ord(char)]) for char in chars]
-            self._cleaned = _CodeTable(cleaned)
-            if self._lower_case:
-                self._case = _CodeTable([_case(char) for char in chars])
-            folded = [tokenizer._fold(char) for char in chars]
-            spelled = [char for char in chars if len(folded[ord(char)]) > 1]
-            # A character that becomes several is folded to a number behind all code points, which
-            # is a row of _spellings. Differences, not results, since those repeat.
-            result = np.array([ord(text) if len(text) == 1 else -1 for text in folded])
-            result[result < 0] = np.arange(_CODES, _CODES + len(spelled))
-            self._folding = _CodeTable(result - np.arange(_CODES))
-            rows = [[ord(c) for c in folded[ord(char)]] for char in spelled]
-            width = max(map(len, rows), default=1)
-            rows = [[-1] * width, *(row + [-1] * (width - len(row)) for row in rows)]
-            self._spellings = tf.constant(rows, tf.int32)
-            # A character set apart by the cleaning stays so: folding makes no other character into
-            # a Chinese one, nor a Chinese one into another.
-            kept = [_kind(char, tokenizer._set_apart(char)) for char in chars]
-            alone = (np.array(cleaned) == _ALONE) & (np.array(kept) == _PLAIN)
-            kept = np.where(alone, _ALONE, kept)
-            kept[_BEGIN] = _SPACE
-            self._kept = _CodeTable(kept)
-            if self._strip_accents:
-                self._combining = _CodeTable([unicodedata.combining(char) for char in chars])
-            # Tokens that the cleaning would change are in no word, and tensorflow_text refuses some
-            # of them (NUL).
-            tokens = [token for token in tokenizer.vocab if tokenizer._split(token) == [token]]
-            self._token_ids = tf.constant([tokenizer.vocab[token] for token in tokens], tf.int32)
-            try:
-                self._pieces = tf_text.FastWordpieceTokenizer(
-                    tokens,
-                    unknown_token=UNKNOWN,
-                    max_bytes_per_word=4 * self._longest_word,
-                    token_out_type=tf.int32,
-                    no_pretokenization=True,
-                )
-            except RuntimeError as error:
-                raise UserError(
-                    f"the vocabulary does not fit a SavedModel: {error}; remove that token"
-                ) from error
+            self._make_pieces(tokenizer)
+            self._make_tables(tokenizer)
+
+    def _make_pieces(self, tokenizer):
+        # Tokens that the cleaning would change are in no word, and tensorflow_text refuses some of
+        # them (NUL).
+        tokens = [token for token in tokenizer.vocab if tokenizer.split(token) == [token]]
+        self._token_ids = tf.constant([tokenizer.vocab[token] for token in tokens], tf.int32)
+        try:
+            self._pieces = tf_text.FastWordpieceTokenizer(
+                tokens,
+                unknown_token=UNKNOWN,
+                max_bytes_per_word=4 * self._longest_word,
+                token_out_type=tf.int32,
+                no_pretokenization=True,
+            )
+        except RuntimeError as error:
+            raise UserError(
+                f"the vocabulary does not fit a SavedModel: {error}; remove that token"
+            ) from error
+
+    def _make_tables(self, tokenizer):
+        chars = [chr(code) for code in range(_CODES)]
+        cleaned = np.array([_kind(char, tokenizer.clean(char)) for char in chars])
+        self._cleaned = _CodeTable(cleaned)
+        if self._lower_case:
+            self._case = _CodeTable([_case(char) for char in chars])
+
+        folded = [tokenizer.fold(char) for char in chars]
+        # A character that becomes several is folded to a number behind all code points, which is a
+        # row of _spellings. Differences, not results, since those repeat.
+        several = [text for text in folded if len(text) > 1]
+        result = np.array([ord(text) if len(text) == 1 else -1 for text in folded])
+        result[result < 0] = np.arange(_CODES, _CODES + len(several))
+        self._folding = _CodeTable(result - np.arange(_CODES))
+        width = max(map(len, several), default=1)
+        rows = [[-1] * width, *([*map(ord, text)] + [-1] * (width - len(text)) for text in several)]
+        self._spellings = tf.constant(rows, tf.int32)
+
+        kept = np.array([_kind(char, tokenizer.set_apart(char)) for char in chars])
+        # What the cleaning set apart is told by the folded character: folding makes a Chinese
+        # character of a Chinese one only, and of that nothing else.
+        kept[cleaned == _ALONE] = _ALONE
+        kept[_BEGIN] = _SPACE
+        self._kept = _CodeTable(kept)
+        if self._strip_accents:
+            self._combining = _CodeTable([unicodedata.combining(char) for char in chars])
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="texts")])
     def tokenize(self, texts):
@@ -213,11 +219,13 @@ class _CodeTable:
     _BLOCK = 128
 
     def __init__(self, values):
-        blocks, index = np.unique(
-            np.reshape(values, (-1, self._BLOCK)), axis=0, return_inverse=True
-        )
-        self._values = tf.constant(blocks.ravel(), tf.int32)
-        self._starts = tf.constant(self._BLOCK * index.ravel(), tf.int32)
+        blocks = {}
+        index = [
+            blocks.setdefault(tuple(block), len(blocks))
+            for block in np.reshape(values, (-1, self._BLOCK)).tolist()
+        ]
+        self._values = tf.constant(np.ravel(list(blocks)), tf.int32)
+        self._starts = tf.constant(self._BLOCK * np.array(index), tf.int32)
 
     def __call__(self, codes):
         return tf.gather(

@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import re
 import resource
 import shutil
 
@@ -35,10 +36,19 @@ def small_disk():
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def save(folder, step, value=None):
+def save(folder, step, value=None, best=None):
     tensors = dict(TENSORS)
     tensors["output_bias"] = np.full(1, step if value is None else value, np.float32)
-    return checkpoints.save(str(folder), step, tensors, {"seed": 7, "step": step})
+    state = {"seed": 7, "step": step}
+    if best is not None:
+        state["evaluation"] = {
+            "metric": "mae",
+            "best": 0.5,
+            "step": best,
+            "without_gain": 0,
+            "stopped": False,
+        }
+    return checkpoints.save(str(folder), step, tensors, state)
 
 
 def steps_of(folder, suffix):
@@ -250,6 +260,144 @@ def test_latest_of_nothing(tmp_path):
     assert checkpoints.latest(str(tmp_path / "none")) is None
     (tmp_path / "model.ckpt-x.index").write_bytes(b"")
     assert checkpoints.latest(str(tmp_path)) is None
+
+
+def test_what_lies_in_the_folder_comes_before_an_absolute_path(tmp_path):
+    """A copied folder, whose original is still there."""
+    original, copy = tmp_path / "original", tmp_path / "copy"
+    for folder in (original, copy):
+        folder.mkdir()
+        save(folder, 1)
+        save(folder, 2)
+    (copy / "checkpoint").write_text(f'model_checkpoint_path: "{original}/model.ckpt-1"\n')
+    assert checkpoints.latest(str(copy)) == str(copy / "model.ckpt-1")
+    (copy / "model.ckpt-1.index").unlink()
+    assert checkpoints.latest(str(copy)) == str(original / "model.ckpt-1")
+
+
+def test_folder_with_characters_of_patterns(tmp_path):
+    folder = tmp_path / "run[1] *?\\"
+    folder.mkdir()
+    for step in range(1, 8):
+        prefix = save(folder, step)
+    assert checkpoints.latest(str(folder)) == prefix == str(folder / "model.ckpt-7")
+    assert_whole(prefix)
+    assert steps_of(folder, ".index") == [3, 4, 5, 6, 7]
+    assert not [name for name in os.listdir(folder) if name.startswith(".")]
+    assert checkpoints.read_newest(str(folder))[0] == prefix
+    damage(prefix, "data")
+    with pytest.raises(UserError, match=r"run\[1\].*-7: the checkpoint cannot be read"):
+        checkpoints.read(prefix)
+
+
+# The best one.
+
+
+def test_the_best_is_kept_besides_the_newest(tmp_path):
+    for step, best in ((1, None), (2, 2), (3, 2), (4, 4), (5, 4), (6, 4), (7, 4), (8, 4), (9, 4)):
+        save(tmp_path, step, best=best)
+    for step in (10, 11):
+        save(tmp_path, step, best=4)
+        for suffix in (".index", ".data-00000-of-00001", ".json"):
+            assert steps_of(tmp_path, suffix) == [4, *range(step - 4, step + 1)]
+    state = tf.train.get_checkpoint_state(str(tmp_path))
+    kept = [os.path.basename(path) for path in state.all_model_checkpoint_paths]
+    assert kept == [f"model.ckpt-{step}" for step in (4, 7, 8, 9, 10, 11)]
+    save(tmp_path, 12, best=12)
+    assert steps_of(tmp_path, ".index") == [8, 9, 10, 11, 12]
+
+
+def test_best(tmp_path):
+    assert checkpoints.best(str(tmp_path)) is None
+    save(tmp_path, 1)
+    assert checkpoints.best(str(tmp_path)) == str(tmp_path / "model.ckpt-1")
+    save(tmp_path, 2, best=1)
+    assert checkpoints.best(str(tmp_path)) == str(tmp_path / "model.ckpt-1")
+    assert checkpoints.latest(str(tmp_path)) == str(tmp_path / "model.ckpt-2")
+    prefix, values = checkpoints.read_best(str(tmp_path))
+    assert prefix.endswith("-1") and values["global_step"] == 1
+    assert not any(name.endswith("adam_m") for name in values)
+    save(tmp_path, 3)  # Trained on without a metric.
+    assert checkpoints.best(str(tmp_path)) == str(tmp_path / "model.ckpt-3")
+    save(tmp_path, 4, best=1)
+    (tmp_path / "model.ckpt-1.index").unlink()
+    assert checkpoints.best(str(tmp_path)) == str(tmp_path / "model.ckpt-4")
+
+
+def test_damaged_best_gives_way_to_the_newest(tmp_path, warnings):
+    for step in (1, 2, 3):
+        save(tmp_path, step, best=2)
+    damage(tmp_path / "model.ckpt-2", "data")
+    prefix, values = checkpoints.read_best(str(tmp_path))
+    assert prefix == str(tmp_path / "model.ckpt-3") and values["output_bias"] == [3]
+    assert re.search(r"model\.ckpt-2: .*cannot be read.*model\.ckpt-3 is used", warnings.text)
+
+
+# Damage.
+
+
+@pytest.fixture
+def warnings(caplog, monkeypatch):
+    monkeypatch.setattr(checkpoints.log, "propagate", True)
+    return caplog
+
+
+def damage(prefix, kind):
+    """kind: data, index or json are cut, or {name: value} for the state."""
+    if isinstance(kind, dict):
+        state = checkpoints.read_state(str(prefix))
+        pathlib.Path(f"{prefix}.json").write_text(json.dumps({**state, **kind}))
+        return
+    suffix = {"data": ".data-00000-of-00001", "index": ".index", "json": ".json"}[kind]
+    path = pathlib.Path(f"{prefix}{suffix}")
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+EVALUATION = {"metric": "mae", "best": 0.5, "step": 1, "without_gain": 0, "stopped": False}
+
+
+@pytest.mark.parametrize(
+    "kind, reason",
+    [
+        ("data", "the checkpoint cannot be read"),
+        ("index", "the checkpoint cannot be read"),
+        ("json", "not a readable JSON file"),
+        ({"seed": "7"}, "seed is '7', expected int"),
+        ({"seed": True}, "seed is True, expected int"),
+        ({"loss_scale": 2.0}, "loss_scale is 2.0, expected an object of scale, good_steps"),
+        (
+            {"loss_scale": {"scale": "big", "good_steps": 1, "skipped": 0}},
+            "scale is 'big', expected float",
+        ),
+        ({"evaluation": {}}, "evaluation is {}, expected an object of metric, best"),
+        ({"evaluation": {**EVALUATION, "step": "1"}}, r"step is '1', expected int \| None"),
+        ({"evaluation": {**EVALUATION, "stopped": 1}}, "stopped is 1, expected bool"),
+    ],
+)
+def test_damaged_newest_gives_way_to_the_next_older(tmp_path, warnings, kind, reason):
+    for step in (1, 2, 9):
+        save(tmp_path, step)
+    save(tmp_path, 3)  # 9 is of a longer run that was gone back on.
+    damage(tmp_path / "model.ckpt-3", kind)
+    older = str(tmp_path / "model.ckpt-2")
+    prefix, values, state = checkpoints.read_newest(str(tmp_path))
+    assert prefix == older and values["output_bias"] == [2] and state["step"] == 2
+    assert any(name.endswith("/adam_m") for name in values)
+    assert re.search(rf"model\.ckpt-3.*{reason}.*; {re.escape(older)} is used", warnings.text)
+    warnings.clear()
+    prefix, values = checkpoints.read_best(str(tmp_path))
+    assert prefix == older and values["output_bias"] == [2]
+    assert re.search(rf"model\.ckpt-3.*{reason}", warnings.text)
+
+
+def test_nothing_but_damage(tmp_path):
+    for step in (1, 2):
+        damage(save(tmp_path, step), "data")
+    for read in (checkpoints.read_newest, checkpoints.read_best):
+        with pytest.raises(UserError, match=r"model\.ckpt-2: the checkpoint cannot be read"):
+            read(str(tmp_path))
+    for read in (checkpoints.read_newest, checkpoints.read_best):
+        assert read(str(tmp_path / "none")) is None
 
 
 def test_absent_checkpoint(tmp_path):

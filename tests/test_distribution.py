@@ -1,5 +1,6 @@
 """Several devices and several processes train to the weights of one device."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -10,9 +11,11 @@ import sys
 import numpy as np
 import pytest
 import tensorflow as tf
+import test_estimator as toys
 
-from bert_tools import checkpoints, distribution
+from bert_tools import checkpoints, distribution, encoder
 from bert_tools.errors import UserError
+from bert_tools.estimator import Estimator, Evaluation, RunConfig
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 # run_reg without dropout, whose masks would differ from one number of replicas to another; on so
@@ -82,7 +85,7 @@ def run(devices, command):
 
 
 def newest(folder):
-    return checkpoints.read(checkpoints.latest(folder), slots=True)
+    return checkpoints.read(checkpoints.latest(str(folder)), slots=True)
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +119,80 @@ def test_mirrored(tmp_path, toy_model, data_dir, one_device):
     run(2, command)
     assert_same_training(newest(str(tmp_path)), one_device, toy_model)
     assert len((tmp_path / "test_results.tsv").read_text().splitlines()) == 5
+
+
+def train_toys(strategy, folder, runs):
+    """Trains toy models for 3 steps; runs: {name: settings of RunConfig, freeze_encoder}."""
+    config = dataclasses.replace(toys.small_config(), initializer_range=0.2)
+    for name, settings in runs.items():
+        frozen = settings.pop("freeze_encoder", False)
+        model_fn = toys.toy_model_fn(config, 3, sigmoid=False, freeze_encoder=frozen)
+        run = RunConfig(f"{folder}/{name}", strategy=strategy, save_summary_steps=1, **settings)
+        evaluation = Evaluation(toys.input_fn(toys.DEV), 1, "mae")
+        estimator = Estimator(model_fn, run, {"batch_size": 8})
+        estimator.train(toys.input_fn(toys.TRAIN, True), 3, evaluation)
+
+
+TOYS_DRIVER = """
+import json
+import sys
+import tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+devices = [tf.config.LogicalDeviceConfiguration()] * 2
+tf.config.set_logical_device_configuration(cpu, devices)
+sys.path.insert(0, sys.argv[1])
+import test_distribution
+from bert_tools import distribution, encoder
+encoder.dropout = lambda x, rate, seed: x
+strategy = distribution.make_strategy("mirrored")
+test_distribution.train_toys(strategy, sys.argv[2], json.loads(sys.argv[3]))
+"""
+
+
+def train_toys_on_two_devices(folder, runs):
+    process = subprocess.run(
+        [sys.executable, "-c", TOYS_DRIVER, str(ROOT / "tests"), str(folder), json.dumps(runs)],
+        env={
+            **os.environ,
+            "PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}",
+            "TF_CPP_MIN_LOG_LEVEL": "3",
+            "XLA_FLAGS": f"--xla_dump_to={folder}/hlo",
+        },
+        capture_output=True,
+        text=True,
+        timeout=500,
+    )
+    assert process.returncode == 0, process.stderr
+
+
+def test_parts_and_xla_on_several_devices(tmp_path, monkeypatch):
+    monkeypatch.setattr(encoder, "dropout", lambda x, rate, seed: x)
+    frozen, parts = {"freeze_encoder": True}, {"gradient_accumulation_steps": 2}
+    strategy = tf.distribute.OneDeviceStrategy("/CPU:0")
+    train_toys(strategy, tmp_path / "one", {"plain": {}, "frozen": dict(frozen)})
+    runs = {
+        "two parts": parts,
+        "four parts": {"batching": "pad", "gradient_accumulation_steps": 4},
+        "frozen": {"batching": "bucket", **frozen, **parts},
+    }
+    train_toys_on_two_devices(tmp_path / "two", runs)
+    assert not (tmp_path / "two" / "hlo").exists()
+    compiled = {"xla": {"xla": True}, "xla in parts": {"xla": True, **parts}}
+    train_toys_on_two_devices(tmp_path / "compiled", compiled)
+    modules = [path.name for path in (tmp_path / "compiled" / "hlo").iterdir()]
+    assert any("differentiate" in name for name in modules), modules
+    for folder, names in (("two", runs), ("compiled", compiled)):
+        for name in names:
+            found = tmp_path / folder / name
+            expected = tmp_path / "one" / ("frozen" if name == "frozen" else "plain")
+            losses = [list(toys.events(path)["loss"].values()) for path in (found, expected)]
+            np.testing.assert_allclose(*losses, rtol=1e-5)
+            toys.assert_close(newest(found), newest(expected), 2e-6)
+            state = [
+                checkpoints.read_state(checkpoints.latest(str(path))) for path in (found, expected)
+            ]
+            best = [kept["evaluation"].pop("best") for kept in state]
+            assert best[0] == pytest.approx(best[1], rel=1e-5) and state[0] == state[1]
 
 
 def test_devices_must_divide_the_batch(tmp_path, toy_model, data_dir):

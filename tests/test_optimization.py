@@ -5,7 +5,12 @@ import pytest
 import tensorflow as tf
 
 from bert_tools import optimization
-from bert_tools.optimization import DynamicLossScale, create_optimizer, learning_rate_at
+from bert_tools.optimization import (
+    DynamicLossScale,
+    create_optimizer,
+    layerwise_factor,
+    learning_rate_at,
+)
 
 TABLE = "bert/embeddings/word_embeddings"
 SHAPES = {
@@ -214,3 +219,84 @@ def test_loss_scale_stays_in_bounds(monkeypatch):
 def test_loss_scale_goes_on_from_its_state():
     scale = DynamicLossScale(scale=8.0, good_steps=5, skipped=2)
     assert DynamicLossScale(**scale.state()).__dict__ == scale.__dict__
+
+
+# Rates by layer, and weights that are not trained.
+
+
+@pytest.mark.parametrize(
+    "name, depth",
+    [
+        (TABLE, 0),
+        ("bert/embeddings/LayerNorm/gamma", 0),
+        ("bert/encoder/layer_0/output/dense/kernel", 1),
+        ("bert/encoder/layer_1/output/dense/kernel", 2),
+        ("bert/encoder/layer_11/attention/self/query/bias", 12),
+        ("bert/pooler/dense/kernel", 14),
+        ("output_weights", 14),
+        ("cls/squad/output_bias", 14),
+    ],
+)
+def test_layerwise_factor_is_electras(name, depth):
+    """_get_layer_lrs of its model/optimization.py: rate * decay ** (n_layers + 2 - depth)."""
+    assert layerwise_factor(name, 0.8, 12) == 0.8 ** (12 + 2 - depth)
+    assert layerwise_factor(name, 1.0, 12) == 1.0
+
+
+def updated(gradient_steps=3, **arguments):
+    """Weights after some steps."""
+    _, weights, _ = make()
+    optimizer = create_optimizer(1e-2, 10, 0, **arguments)
+    slots = optimizer.create_slots(weights)
+    for step in range(gradient_steps):
+        gradients = as_tensors(random_gradients(step, 1.0))
+        gradients = {name: g for name, g in gradients.items() if optimizer.trains(name)}
+        optimizer.apply_gradients(gradients, weights, slots, tf.constant(0.1))
+    return {name: weight.numpy() for name, weight in weights.items()}, slots
+
+
+def test_rate_factor_scales_update_and_decay():
+    begun = {name: weight.numpy() for name, weight in make()[1].items()}
+    plain, _ = updated(1)
+    factors = {name: 0.5**index for index, name in enumerate(SHAPES)}
+    scaled, _ = updated(1, rate_factor=factors.get)
+    for name, factor in factors.items():
+        change = plain[name] - begun[name]
+        assert np.abs(change).max() > 0.1
+        np.testing.assert_allclose(scaled[name] - begun[name], factor * change, atol=1e-6)
+
+
+def test_rate_factor_of_one_changes_no_bit():
+    plain, _ = updated()
+    scaled, _ = updated(rate_factor=lambda name: layerwise_factor(name, 1.0, 2))
+    for name, array in plain.items():
+        np.testing.assert_array_equal(array, scaled[name])
+
+
+def test_frozen_weights_have_no_slots():
+    begun = {name: weight.numpy() for name, weight in make()[1].items()}
+    weights, slots = updated(frozen=("bert/",))
+    assert slots.keys() == {
+        f"{name}/{slot}"
+        for name in ("output_weights", "output_bias")
+        for slot in ("adam_m", "adam_v")
+    }
+    for name, array in weights.items():
+        assert name.startswith("bert/") == np.array_equal(array, begun[name])
+
+
+def test_slices_made_dense_count_as_slices_in_the_norm():
+    """What accumulation hands over gives what the slices themselves give."""
+    results = []
+    for dense in (False, True):
+        optimizer, weights, slots = make()
+        gradients = as_tensors(random_gradients(1, 1.0))
+        squares = None
+        if dense:
+            squares = optimizer.squares_of_slices(gradients)
+            gradients = {name: tf.convert_to_tensor(g) for name, g in gradients.items()}
+        rate = tf.constant(0.1)
+        optimizer.apply_gradients(gradients, weights, slots, rate, squares_of_slices=squares)
+        results.append(slots[f"{TABLE}/adam_m"].numpy())
+    assert np.abs(results[0]).max() > 1e-3
+    np.testing.assert_array_equal(*results)
