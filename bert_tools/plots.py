@@ -1,12 +1,15 @@
 """Pictures of an evaluation, by matplotlib (extra: plots)."""
 
+import logging
 import os
+import warnings
 
 import numpy as np
 
 from bert_tools import files
 from bert_tools.errors import UserError
 
+log = logging.getLogger("bert_tools")
 # Fonts that have Chinese, where one of them is installed.
 _FONTS = (
     "Noto Sans CJK SC",
@@ -110,8 +113,20 @@ class Plotter:
         self._save(figure, name)
 
     def _save(self, figure, name):
-        with files.aside(os.path.join(self._folder, name)) as temporary:
+        with (
+            files.aside(os.path.join(self._folder, name)) as temporary,
+            warnings.catch_warnings(record=True) as caught,
+        ):
+            warnings.simplefilter("always")
             figure.savefig(temporary, format="png", dpi=150)
+        # matplotlib warns of each character.
+        if any("missing from font" in str(warning.message) for warning in caught):
+            log.warning(
+                "%s: no installed font has all characters of the labels; for Chinese install one "
+                "such as %s",
+                os.path.join(self._folder, name),
+                _FONTS[0],
+            )
 
 
 def _figure(size):

@@ -39,7 +39,8 @@ NLI = "index\tpromptID\tpairID\tgenre\ts1_b\ts2_b\ts1_p\ts2_p\tsentence1\tsenten
         (
             "mrpc",
             {
-                "train.tsv": '\ufeffQuality\t#1 ID\t#2 ID\t#1 String\t#2 String\n1\t1\t2\tA "b\tC\n',
+                "train.tsv": "\ufeffQuality\t#1 ID\t#2 ID\t#1 String\t#2 String\n"
+                '1\t1\t2\tA "b\tC\n',
                 "test.tsv": "index\t#1 ID\t#2 ID\t#1 String\t#2 String\n0\t1\t2\tD\tE\n",
             },
             {"train": [('A "b', "C", "1")], "test": [("D", "E", None)]},
@@ -47,9 +48,12 @@ NLI = "index\tpromptID\tpairID\tgenre\ts1_b\ts2_b\ts1_p\ts2_p\tsentence1\tsenten
         (
             "mnli",
             {
-                "train.tsv": NLI + "label1\tgold_label\n0\t1\t2\t3\t4\t5\t6\t7\tA\tB\tneutral\tentailment\n",
-                "dev_matched.tsv": NLI + "label1\tgold_label\n0\t1\t2\t3\t4\t5\t6\t7\tA\tB\tx\tneutral\n",
-                "dev_mismatched.tsv": NLI + "label1\tgold_label\n0\t1\t2\t3\t4\t5\t6\t7\tM\tN\tx\tneutral\n",
+                "train.tsv": NLI
+                + "label1\tgold_label\n0\t1\t2\t3\t4\t5\t6\t7\tA\tB\tneutral\tentailment\n",
+                "dev_matched.tsv": NLI
+                + "label1\tgold_label\n0\t1\t2\t3\t4\t5\t6\t7\tA\tB\tx\tneutral\n",
+                "dev_mismatched.tsv": NLI
+                + "label1\tgold_label\n0\t1\t2\t3\t4\t5\t6\t7\tM\tN\tx\tneutral\n",
                 "test_matched.tsv": NLI.strip() + "\n0\t1\t2\t3\t4\t5\t6\t7\tC\tD\n",
                 "test_mismatched.tsv": NLI.strip() + "\n0\t1\t2\t3\t4\t5\t6\t7\tO\tP\n",
             },
@@ -143,9 +147,8 @@ def test_columns(tmp_path, task_name, files, expected):
 
 
 def test_every_task_is_tested_and_the_originals_orders_stay():
-    assert DATA_SETS.keys() == {*"cola mnli mrpc xnli sst-2 qqp qnli rte wnli".split()} | {
-        *"lcqmc chnsenticorp ocnli".split()
-    }
+    names = "cola mnli mrpc xnli sst-2 qqp qnli rte wnli lcqmc chnsenticorp ocnli"
+    assert " ".join(DATA_SETS) == names
     for name in ("mnli", "xnli"):
         assert DATA_SETS[name].labels == ("contradiction", "entailment", "neutral")
     for name in ("cola", "mrpc"):
@@ -200,7 +203,14 @@ def test_unlabelled_rows_are_no_bad_lines(tmp_path):
 
 @pytest.mark.parametrize(
     "cell, label",
-    [("1", "1"), (" spam ", "spam"), (0, "0"), (True, "true"), (np.int64(3), "3"), ("体育", "体育")],
+    [
+        ("1", "1"),
+        (" spam ", "spam"),
+        (0, "0"),
+        (True, "true"),
+        (np.int64(3), "3"),
+        ("体育", "体育"),
+    ],
 )
 def test_parse_label(cell, label):
     assert classify.parse_label(cell) == label
