@@ -2,7 +2,6 @@
 when absent.
 """
 
-import os
 import pathlib
 
 import numpy as np
@@ -93,8 +92,3 @@ def toy_data(tmp_path):
             lines.append("\t".join([*texts, f"{rng.integers(0, 5) / 4}"]))
         (folder / f"{split}.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return str(folder)
-
-
-def subprocess_env(**extra):
-    """The environment for running a command in a process of its own."""
-    return {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3", **extra}

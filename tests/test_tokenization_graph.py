@@ -17,7 +17,6 @@ from bert_tools.errors import UserError
 from bert_tools.inputs.features import convert_texts
 from bert_tools.tokenization import FullTokenizer
 from bert_tools.tokenization_graph import GraphTokenizer
-from tests.conftest import subprocess_env
 
 DATA = pathlib.Path(__file__).parent / "data"
 LOWER_CASE = {"bert-base-uncased": True, "bert-base-cased": False, "bert-base-chinese": True}
@@ -266,7 +265,7 @@ def test_saved_model_in_another_process(tmp_path, small):
     asked, answered = tmp_path / "texts.json", tmp_path / "inputs.json"
     asked.write_text(json.dumps([texts_a, texts_b]))
     command = [sys.executable, "-c", LOAD, str(folder), str(asked), str(answered)]
-    subprocess.run(command, check=True, cwd=tmp_path, env=subprocess_env())
+    subprocess.run(command, check=True, cwd=tmp_path)
     inputs = json.loads(answered.read_text())
     assert inputs.pop("tokens") == [tokenizer.encode(text) for text in texts_a]
     assert inputs.pop("signature") == inputs["input_ids"]

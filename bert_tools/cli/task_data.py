@@ -158,8 +158,9 @@ def data_set(command, table, stored, label_flag):
       label_flag: "value_column" or "label_column".
 
     Raises:
-      UserError: no such task, or columns are missing.
+      UserError: no such task, columns are missing, or columns are given that nothing would read.
     """
+    _refuse_columns(command, label_flag)
     if command.task_module:
         processor = examples.load_processor(command.task_module, command.task_name)
         return OwnReader(processor, command.task_module)
@@ -182,6 +183,19 @@ def data_set(command, table, stored, label_flag):
             "or one of your own with --task_module"
         )
     return None
+
+
+def _refuse_columns(command, label_flag):
+    """--text_column and its like are for --task_name=csv and for files to score."""
+    named = (command.task_name or "csv").lower()
+    if command.eval_file or command.predict_file or (named == "csv" and not command.task_module):
+        return
+    for name in ("text_column", "text_pair_column", label_flag):
+        if getattr(command, name) is not None:
+            raise UserError(
+                f"--{name}={getattr(command, name)}: the columns of --task_name={named} are "
+                "fixed; leave it out, or give --task_name=csv"
+            )
 
 
 def load(command, source, asked, parse_label):
@@ -234,7 +248,14 @@ def scored_layout(command, source, stored, path, split, label_flag):
     plain = examples.Layout(0, 1 if pairs else None, 2 if pairs else 1)
     if source is None or (path == "-" and not command.task_name):
         return plain
-    return source.layout(split, path)
+    layout = source.layout(split, path)
+    form = tables.format_of(path)
+    if form not in ("tsv", layout.kind):
+        raise UserError(
+            f"{path}: a .{form} file, and those of the task are .{layout.kind}; name its columns "
+            "with --text_column and its like"
+        )
+    return layout
 
 
 def meta(command, source, data):

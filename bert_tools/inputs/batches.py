@@ -139,7 +139,8 @@ class TrainingBatches:
       seed: int.
       mode: one of MODES.
       width: int, max_seq_length.
-      num_replicas: int, how many devices share a step.
+      num_replicas: int, into how many equal shares a step is cut: devices, times the parts of
+        gradient accumulation.
       static: bool, see `plan`.
     """
 

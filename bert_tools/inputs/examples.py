@@ -94,7 +94,8 @@ def read_examples(lines, layout, split, parse_label=None):
       layout: Layout; its label column is read only with parse_label.
       split: str, what guids begin with ("train-0").
       parse_label: function(str or JSON value) -> label; it raises ValueError with what was
-        expected. None: rows need no label, and label is None.
+        expected, and behind a ";" the remedy where it is another than to correct the line. None:
+        rows need no label, and label is None.
 
     Yields:
       InputExample, whose label is None where the layout says unlabelled; or the UserError of a row
@@ -237,7 +238,8 @@ def examples_of_processor(processor, split, data_dir, parse_label=None, path="")
     """The examples of one split ("train", "dev", "test") that a DataProcessor reads.
 
     Args:
-      parse_label: as in `read_examples`; applied to each example's label, which must not be None.
+      parse_label: as in `read_examples`; applied to each example's label, which must not be None;
+        without it labels become None.
       path: str, what errors name.
 
     Returns:
@@ -338,9 +340,10 @@ def _example(cells, number, lines, layout, columns, names, split, index, parse_l
             needed = 1 + max(c for c in columns if c is not None)
             kind = "tab-separated" if layout.kind == "tsv" else "comma-separated"
             row = shown("\t".join(cells))
+            other = "" if parse_label else ", or name the columns with --text_column"
             return UserError(
                 f"{lines.name}:{number}: expected at least {needed} {kind} columns, found "
-                f"{len(cells)} ({row}); correct the line"
+                f"{len(cells)} ({row}); correct the line{other}"
             )
         return UserError(f"{lines.name}:{number}: {what}; correct the line")
     text_a, text_b, label = found
@@ -356,5 +359,6 @@ def _example(cells, number, lines, layout, columns, names, split, index, parse_l
         try:
             label = parse_label(label)
         except ValueError as error:
-            return UserError(f"{lines.name}:{number}: {error}; correct the line")
+            remedy = "" if ";" in str(error) else "; correct the line"
+            return UserError(f"{lines.name}:{number}: {error}{remedy}")
     return InputExample(f"{split}-{index}", text_a, text_b, label)

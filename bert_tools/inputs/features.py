@@ -158,7 +158,8 @@ def _windows(a, b, max_seq_length):
     short = np.where(fits, short, np.minimum(short, room // 2))
     size = np.where(fits, long, room - short)
     overlap = size // 4
-    count = np.where(fits, 1, -(-(long - overlap) // np.maximum(size - overlap, 1)))
+    # A pair in 3 tokens has no room at all: one [CLS] [SEP], as when it is truncated.
+    count = np.where(fits | (size == 0), 1, -(-(long - overlap) // np.maximum(size - overlap, 1)))
     owners = np.repeat(np.arange(len(a)), count)
     # Evenly spaced, so that the last window is no shorter than the others.
     number = ranges(np.zeros_like(count), count)

@@ -12,6 +12,7 @@ import tensorflow as tf
 from bert_tools import checkpoints
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
 
 
 def toy_flags(toy_model, toy_data, output_dir):
@@ -30,12 +31,17 @@ def as_arguments(flags):
     return [f"--{name}={value}" for name, value in flags.items() if value is not None]
 
 
+def command_line(**flags):
+    """The words of run_reg as a process of its own."""
+    return [sys.executable, str(ROOT / "scripts" / "run_reg.py"), *as_arguments(flags)]
+
+
 @contextlib.contextmanager
-def process(*arguments, **flags):
+def process(**flags):
     """run_reg in a process of its own, its three streams pipes; killed at the end."""
     with subprocess.Popen(
-        [sys.executable, str(ROOT / "scripts" / "run_reg.py"), *arguments, *as_arguments(flags)],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"},
+        command_line(**flags),
+        env=ENVIRONMENT,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -45,6 +51,14 @@ def process(*arguments, **flags):
             yield running
         finally:
             running.kill()
+
+
+def plain(data):
+    """{phase: [(first text, second text, label)]} of what task_data.load gives."""
+    return {
+        phase: [(example.text_a, example.text_b, example.label) for example in examples]
+        for phase, (_, examples) in data.items()
+    }
 
 
 def newest(folder):

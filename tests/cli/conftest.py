@@ -7,7 +7,7 @@ import pytest
 from cli_toys import as_arguments, toy_flags
 
 from bert_tools import encoder, hub
-from bert_tools.cli import app, run_reg
+from bert_tools.cli import app, phases, run_reg
 from bert_tools.hub import google
 
 
@@ -54,6 +54,30 @@ def refused(run, toy_model, toy_data, tmp_path):
         return error
 
     return refused
+
+
+@pytest.fixture
+def read(sim, monkeypatch):
+    """As sim, but ends where the work would begin; returns the arguments of phases.Session by
+    name.
+    """
+
+    def read(*arguments, **flags):
+        seen = {}
+
+        class Session:
+            def __init__(self, command, task, source, data, stored):
+                seen.update(command=command, task=task, data=data)
+
+            def run(self):
+                pass
+
+        with monkeypatch.context() as patch:
+            patch.setattr(phases, "Session", Session)
+            seen["err"] = sim(*arguments, **flags)
+        return seen
+
+    return read
 
 
 @pytest.fixture

@@ -89,7 +89,8 @@ def test_parse(command, arguments, expected):
         (["--do_it", "False"], r"--do_it False: the original scripts read this as --do_it=true"),
         (["--on", "0"], r"--on 0: .* write --on=0"),
         (["stray"], r"'stray' belongs to no flag; write --flag=value"),
-        (["--flagfile=no/such/file"], r"no/such/file"),
+        (["--flagfile=no/such/file"], r"^--flagfile=no/such/file: cannot be read \(No such file"),
+        (["--flagfile"], r"--flagfile with no argument; see --help"),
     ],
 )
 def test_parse_error(command, capsys, arguments, message):
@@ -127,6 +128,25 @@ def test_flagfile(command, tmp_path):
     path.write_text("# A comment\n--number=5\n\n--do_it\n--text=from file\n")
     command.parse([f"--flagfile={path}", "--text=from line"])
     assert (command.number, command.do_it, command.text) == (5, True, "from line")
+
+
+def test_flagfile_with_words_apart(command, tmp_path):
+    """As they are typed on a command line, and in a file that another file names."""
+    (tmp_path / "inner.flags").write_text("--do_it True\n-text two words = one value\n")
+    path = tmp_path / "outer.flags"
+    path.write_text(f"--number 5\n--flagfile={tmp_path}/inner.flags\n--kind=green\n")
+    command.parse(["--flagfile", str(path), "--share", "0.25"])
+    assert values(command) == {
+        **DEFAULTS,
+        "number": 5,
+        "do_it": True,
+        "text": "two words = one value",
+        "kind": "green",
+        "share": 0.25,
+    }
+    (tmp_path / "inner.flags").write_text("--do_it False\n")
+    with pytest.raises(UserError, match="--do_it False: the original scripts read this as"):
+        command.parse([f"--flagfile={path}"])
 
 
 @pytest.mark.parametrize("flag", ["--help", "-help", "-h", "--helpfull"])
@@ -220,6 +240,23 @@ def test_signals_end_quietly_and_clean_up(number, status):
     assert "Traceback" not in err
 
 
+@pytest.mark.parametrize(
+    "target, reason", [("&-", "Bad file descriptor"), ("/dev/full", "No space left on device")]
+)
+def test_stdout_that_takes_nothing(target, reason):
+    """Closed, or a full disk, as a shell gives it."""
+    done = subprocess.run(
+        ["sh", "-c", f"'{sys.executable}' scripts/run_reg.py --help >{target}"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr == f"error: output: {reason}; see to it and run again\n"
+
+
 COMMANDS = {
     "run_reg": """
         bert bert_config_file vocab_file init_checkpoint do_lower_case max_seq_length data_dir
@@ -227,6 +264,10 @@ COMMANDS = {
         eval_batch_size predict_batch_size learning_rate num_train_epochs warmup_proportion
         save_checkpoints_steps save_summary_steps iterations_per_loop use_sigmoid_act precision
         batching strategy xla seed use_tpu tpu_name tpu_zone gcp_project master num_tpu_cores
+        task_module text_column text_pair_column value_column header dev_fraction on_bad_line
+        long_text max_train_examples max_eval_examples eval_file predict_file predict_output
+        predict_format max_train_steps gradient_accumulation_steps layerwise_lr_decay
+        freeze_encoder eval_steps best_metric early_stopping_patience value_range loss
     """,
     "extract_features": """
         bert bert_config_file vocab_file init_checkpoint do_lower_case max_seq_length input_file

@@ -40,6 +40,21 @@ def test_newest_checkpoint_with_all_its_settings(folder, toy_model):
     assert hub.load(folder).meta == model.meta
 
 
+def test_the_best_checkpoint_before_the_newest(folder, toy_model):
+    kept = {"metric": "mae", "best": 0.5, "step": 5, "without_gain": 1, "stopped": False}
+    best = {name: array + 1 for name, array in toy_model.weights.items()}
+    for step, weights in ((5, best), (20, toy_model.weights)):
+        checkpoints.save(folder, step, weights, {"evaluation": kept})
+    model = hub.load(folder)
+    assert model.source == os.path.join(folder, "model.ckpt-5")
+    toys.assert_same(toy_model._replace(weights=best), model)
+    with open(os.path.join(folder, "model.ckpt-5.data-00000-of-00001"), "r+b") as damaged:
+        damaged.truncate(100)
+    model = hub.load(folder)
+    assert model.source == os.path.join(folder, "model.ckpt-20")
+    toys.assert_same(toy_model, model)
+
+
 def test_description_wins_over_other_layouts(folder, toy_model):
     checkpoints.save(folder, 5, toy_model.weights, {})
     toys.write_huggingface(folder)

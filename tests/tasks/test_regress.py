@@ -1,4 +1,4 @@
-"""The regression task: its files, head, loss, metrics and rows."""
+"""The regression task: its data sets, the mapping of values, head, losses, metrics and rows."""
 
 import numpy as np
 import pytest
@@ -6,42 +6,28 @@ import tensorflow as tf
 from scipy import stats
 
 from bert_tools.errors import UserError
-from bert_tools.inputs.examples import InputExample
-from bert_tools.tasks import regress
+from bert_tools.tasks.regress import DATA_SETS, Regression
 
-SIM = regress.DATA_SETS["sim"]
+RANGE = (-1.0, 4.0)
 
 
 def write(folder, text, split="train"):
-    path = folder / f"{split}.tsv"
-    path.write_bytes(text.encode() if isinstance(text, str) else text)
-    return str(path)
+    (folder / f"{split}.tsv").write_bytes(text.encode() if isinstance(text, str) else text)
 
 
-def read(folder, split="train"):
-    return regress.read_examples(SIM, str(folder), split)[1]
+def read(folder, split="train", name="sim"):
+    source = DATA_SETS[name]
+    return source.load(str(folder), split, Regression(value_range=source.value_range).parse_label)
 
 
 def as_tuples(examples):
     return [(e.guid, e.text_a, e.text_b, e.label) for e in examples]
 
 
-@pytest.mark.parametrize("name", ["sim", "SIM", "Sim"])
-def test_task_name_in_any_case(name):
-    assert regress.data_set(name) is SIM
-
-
-def test_no_such_task():
-    with pytest.raises(UserError, match=r"--task_name=mrpc: no such task; tasks of run_reg: sim"):
-        regress.data_set("mrpc")
-
-
 def test_reads_pairs_and_values(tmp_path):
-    path = write(
-        tmp_path, 'one\ttwo\t0.5\n"three\ttoo " four\t1\tfurther\tcolumns\r\n\n五\t六\t0\n'
-    )
-    found, examples = regress.read_examples(SIM, str(tmp_path), "train")
-    assert found == path
+    write(tmp_path, 'one\ttwo\t0.5\n"three\ttoo " four\t1\tfurther\tcolumns\r\n\n五\t六\t0\n')
+    path, examples = read(tmp_path)
+    assert path == str(tmp_path / "train.tsv")
     assert as_tuples(examples) == [
         ("train-0", "one", "two", 0.5),
         ("train-1", '"three', 'too " four', 1.0),
@@ -55,15 +41,10 @@ def test_first_line_is_no_header(tmp_path):
         read(tmp_path)
 
 
-def test_dev_file(tmp_path):
-    write(tmp_path, "a\tb\t0.25\n", "dev")
-    assert as_tuples(read(tmp_path, "dev")) == [("dev-0", "a", "b", 0.25)]
-
-
 @pytest.mark.parametrize("third", ["", "\t0.5", "\tnot a number", "\t\tx"])
 def test_value_of_a_test_file_is_not_read(tmp_path, third):
     write(tmp_path, f"a\tb{third}\n", "test")
-    assert as_tuples(read(tmp_path, "test")) == [("test-0", "a", "b", None)]
+    assert as_tuples(read(tmp_path, "test")[1]) == [("test-0", "a", "b", None)]
 
 
 @pytest.mark.parametrize(
@@ -71,13 +52,15 @@ def test_value_of_a_test_file_is_not_read(tmp_path, third):
     [
         ("train", "a\tb\t1\na\tb\n", r"train\.tsv:2: expected at least 3 tab-separated columns"),
         ("dev", "a b 1\n", r"dev\.tsv:1: expected at least 3 .*found 1 \('a b 1'\)"),
-        ("test", "a\tb\n\nonly\n", r"test\.tsv:3: expected at least 2 .*found 1 \('only'\)"),
-        ("train", "a\tb\tone\n", r"train\.tsv:1: expected a number, found 'one'"),
+        ("test", "a\tb\n\na\tb\n", r"test\.tsv:2: expected at least 2 .*found 0 \(''\)"),
         ("train", "a\tb\t\n", r"train\.tsv:1: expected a number, found ''"),
         ("train", "a\tb\tnan\n", r"train\.tsv:1: expected a number, found 'nan'"),
-        ("train", "a\tb\t1e999\n", r"train\.tsv:1: expected a number, found '1e999'"),
+        (
+            "dev",
+            "a\tb\t0\na\tb\t4.2\n",
+            r"dev\.tsv:2: the value 4\.2 lies outside 0\.\.1, .*--value_",
+        ),
         ("train", "a\tb\t0\na\xe9\tb\t1\n".encode("latin1"), r"train\.tsv:2: not UTF-8"),
-        ("train", "", r"train\.tsv: the file is empty"),
         ("train", "\n\n", r"train\.tsv: the file is empty"),
     ],
 )
@@ -87,31 +70,61 @@ def test_malformed_file(tmp_path, split, text, message):
         read(tmp_path, split)
 
 
-def test_missing_file(tmp_path):
-    with pytest.raises(UserError, match=r"train\.tsv: no such file; check --data_dir"):
-        read(tmp_path)
+def test_glue_sts_b_is_the_benchmark(shared):
+    """GLUE's files beside another copy of the data, whose scores are rounded after the mapping."""
+    for split, count in (("train", 5749), ("dev", 1500), ("test", 1379)):
+        _, glue = read(shared / "data/glue/STS-B", split, "sts-b")
+        _, other = read(shared / "data/stsb/en", split)
+        assert len(glue) == count
+        assert [(e.guid, e.text_a, e.text_b) for e in glue] == [
+            (e.guid, e.text_a, e.text_b) for e in other
+        ]
+        if split == "test":
+            assert {e.label for e in glue} == {None}
+        else:
+            values = np.array([e.label for e in glue])
+            np.testing.assert_allclose(values, [e.label for e in other], rtol=0, atol=5e-5)
+            assert (values.min(), values.max()) == (0, 1)
 
 
-@pytest.mark.parametrize("value", [-0.001, 1.001, 5.0])
-def test_values_that_a_sigmoid_cannot_meet(value):
-    examples = [InputExample("dev-0", "a", "b", 0.0), InputExample("dev-1", "a", "b", value)]
-    with pytest.raises(UserError, match=rf"f\.tsv: example dev-1 .*{value}.*use_sigmoid_act=false"):
-        regress.require_sigmoid_range("f.tsv", examples)
-    examples[1].label = 1.0
-    regress.require_sigmoid_range("f.tsv", examples)
+@pytest.mark.parametrize(
+    "task, cell, label",
+    [
+        (Regression(), "0.25", 0.25),
+        (Regression(), "1", 1.0),
+        (Regression(use_sigmoid_act=False), "-7.5", -7.5),
+        (Regression(value_range=RANGE), "-1", 0.0),
+        (Regression(value_range=RANGE), "4", 1.0),
+        (Regression(value_range=RANGE), 1.5, 0.5),
+        (Regression(False, value_range=RANGE), "1.5", 0.5),
+    ],
+)
+def test_parse_label(task, cell, label):
+    assert task.parse_label(cell) == label
 
 
-def test_record_columns():
-    examples = [InputExample("", "a", label=0.3), InputExample("", "b", label=None)]
-    (name, values), *rest = regress.Regression().example_columns(examples).items()
-    assert (name, rest) == ("vals", [])
-    assert values.dtype == np.float32
-    np.testing.assert_array_equal(values, np.array([0.3, -1], np.float32))
+@pytest.mark.parametrize(
+    "task, cell, message",
+    [
+        (Regression(), "-0.001", r"the value -0\.001 lies outside 0\.\.1, .*use_sigmoid_act=false"),
+        (Regression(), "1.001", r"the value 1\.001 lies outside 0\.\.1, .*--value_range=LOW,HIGH"),
+        (Regression(value_range=RANGE), "4.5", "the value 4.5 lies outside --value_range=-1,4"),
+        (Regression(False, value_range=RANGE), "-2", "the value -2 lies outside --value_range=-1,"),
+        (Regression(use_sigmoid_act=False), "1e999", "expected a number, found '1e999'"),
+        (Regression(), None, "expected a number, found 'None'"),
+    ],
+)
+def test_labels_that_are_refused(task, cell, message):
+    with pytest.raises(ValueError, match=message):
+        task.parse_label(cell)
 
 
-@pytest.mark.parametrize("use_sigmoid_act", [True, False])
-def test_head(toy_config, use_sigmoid_act):
-    task = regress.Regression(use_sigmoid_act)
+@pytest.mark.parametrize("value_range", [None, RANGE])
+@pytest.mark.parametrize(
+    "use_sigmoid_act, loss", [(True, "mse"), (False, "mse"), (True, "logistic")]
+)
+def test_head_and_loss(toy_config, use_sigmoid_act, loss, value_range):
+    task = Regression(use_sigmoid_act, value_range, loss)
     rng = np.random.default_rng(0)
     weights = {
         name: rng.normal(size=shape).astype(np.float32)
@@ -123,24 +136,67 @@ def test_head(toy_config, use_sigmoid_act):
     }
     pooled = rng.normal(size=(4, toy_config.hidden_size)).astype(np.float32)
     vals = np.array([0, 0.3, 0.6, 1], np.float32)
-    loss, predictions = task.apply(weights, tf.constant(pooled), {"vals": tf.constant(vals)})
-    expected = pooled @ weights["output_weights"][0] + weights["output_bias"]
+    losses, predictions = task.apply(weights, tf.constant(pooled), {"vals": tf.constant(vals)})
+    output = pooled.astype(np.float64) @ weights["output_weights"][0] + weights["output_bias"]
     if use_sigmoid_act:
-        expected = 1 / (1 + np.exp(-expected))
-    np.testing.assert_allclose(predictions["output"], expected, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(loss, np.square(expected - vals), rtol=1e-4, atol=1e-6)
+        output = 1 / (1 + np.exp(-output))
+    if loss == "mse":
+        expected = np.square(output - vals)
+    else:
+        expected = -vals * np.log(output) - (1 - vals) * np.log(1 - output)
+    np.testing.assert_allclose(losses, expected, rtol=1e-4, atol=1e-6)
+    in_units = output if value_range is None else -1 + 5 * output
+    np.testing.assert_allclose(predictions["output"], in_units, rtol=1e-5, atol=1e-6)
+    assert predictions["output"].dtype == losses.dtype == tf.float32
 
 
-def test_metrics():
+def test_logistic_loss_far_from_zero():
+    """Where the sigmoid is 0 or 1 in float32 the loss is still the distance, and finite."""
+    weights = {
+        "output_weights": np.ones((1, 1), np.float32),
+        "output_bias": np.zeros(1, np.float32),
+    }
+    pooled = tf.constant([[200.0], [-200.0], [200.0], [0.0]])
+    losses, _ = Regression(loss="logistic").apply(
+        weights, pooled, {"vals": tf.constant([0.0, 1.0, 1.0, 0.5])}
+    )
+    np.testing.assert_allclose(losses, [200, 200, 0, np.log(2)], rtol=1e-6)
+
+
+def test_logistic_loss_needs_the_sigmoid():
+    with pytest.raises(UserError, match=r"--loss=logistic needs the sigmoid; .*--loss=mse"):
+        Regression(use_sigmoid_act=False, loss="logistic")
+
+
+@pytest.mark.parametrize("value_range", [None, RANGE])
+def test_values_come_back_in_their_units(value_range):
+    """A model that is right predicts the values of the file, with no error."""
+    task = Regression(False, value_range)
+    values = [-1.0, 0.3, 2.0, 4.0]
+    vals = np.array([task.parse_label(value) for value in values], np.float32)
+    weights = {
+        "output_weights": np.ones((1, 1), np.float32),
+        "output_bias": np.zeros(1, np.float32),
+    }
+    _, predictions = task.apply(weights, tf.constant(vals[:, None]), {"vals": tf.constant(vals)})
+    output = predictions["output"].numpy()
+    np.testing.assert_allclose(output, values, rtol=1e-6)
+    assert task.metrics({"output": output}, {"vals": vals})["mae"] == pytest.approx(0, abs=1e-6)
+    assert float(task.row({"output": output[1]})) == pytest.approx(0.3)
+
+
+@pytest.mark.parametrize("value_range, scale, shift", [(None, 1, 0), (RANGE, 5, -1)])
+def test_metrics(value_range, scale, shift):
     rng = np.random.default_rng(0)
     vals = rng.random(50).astype(np.float32)
-    output = (vals + rng.normal(0, 0.3, 50)).astype(np.float32)
-    found = regress.Regression().metrics({"output": output}, {"vals": vals})
+    output = (scale * (vals + rng.normal(0, 0.3, 50)) + shift).astype(np.float32)
+    found = Regression(value_range=value_range).metrics({"output": output}, {"vals": vals})
+    in_units = scale * vals + shift
     assert found == pytest.approx(
         {
-            "mae": np.abs(output - vals).mean(),
-            "pearson": stats.pearsonr(output, vals).statistic,
-            "spearman": stats.spearmanr(output, vals).statistic,
+            "mae": np.abs(output - in_units).mean(),
+            "pearson": stats.pearsonr(output, in_units).statistic,
+            "spearman": stats.spearmanr(output, in_units).statistic,
         },
         rel=1e-5,
     )
@@ -150,18 +206,28 @@ def test_metrics():
 @pytest.mark.parametrize("output, vals", [([0.5, 0.5], [0, 1]), ([0, 1], [1, 1]), ([0.2], [0.4])])
 def test_correlation_of_constants_is_nan(recwarn, output, vals):
     predictions = {"output": np.array(output, np.float32)}
-    found = regress.Regression().metrics(predictions, {"vals": np.array(vals, np.float32)})
+    found = Regression().metrics(predictions, {"vals": np.array(vals, np.float32)})
     assert np.isnan(found["pearson"]) and np.isnan(found["spearman"])
     assert np.isfinite(found["mae"])
     assert not recwarn.list
 
 
-def test_row_is_the_float32_value_in_full():
+def test_what_is_written_of_an_example():
     value = np.float32(0.123456789)
-    row = regress.Regression().row({"output": value})
+    row = Regression().row({"output": value})
     assert np.float32(row) == value and len(row) < 13
+    record = Regression().record({"output": value})
+    assert record == {"value": float(value)} and type(record["value"]) is float
 
 
 def test_description():
-    assert regress.Regression().description() == {"value_range": [0.0, 1.0]}
-    assert regress.Regression(use_sigmoid_act=False).description() == {"value_range": None}
+    assert Regression().description() == {
+        "value_range": None,
+        "use_sigmoid_act": True,
+        "loss": "mse",
+    }
+    assert Regression(True, (0.0, 5.0), "logistic").description() == {
+        "value_range": [0.0, 5.0],
+        "use_sigmoid_act": True,
+        "loss": "logistic",
+    }
