@@ -58,7 +58,7 @@ class Evaluation(typing.NamedTuple):
     input_fn: as `Estimator.evaluate` takes it.
     steps: int, every so many global steps, and at the last one; 0: at the last one alone.
     metric: str or None, which value of `evaluate` picks the best checkpoint; higher is better,
-      except for names that contain "loss", "mae" or "mse".
+      except for names that contain "loss", "mae", "mse" or "false_".
     patience: int or None, after so many evaluations in a row without a gain in `metric` training
       stops.
     batch_size: int or None, see `Estimator.evaluate`.
@@ -460,7 +460,7 @@ class Estimator:
 
     # Scoring.
 
-    def evaluate(self, input_fn, steps=None, batch_size=None):
+    def evaluate(self, input_fn, steps=None, batch_size=None, on_scored=None):
         """Scores a whole set.
 
         Args:
@@ -469,21 +469,23 @@ class Estimator:
           steps: int or None, stop after so many blocks.
           batch_size: int, of the batches that `loss` is the mean of (default:
           params["batch_size"]).
+          on_scored: function(predictions, features) or None; it is given what the task's metrics
+            are computed from, dicts {name: array [n, ...]} in input order.
 
         Returns:
-          dict: the model_fn's metrics, the task's (computed once over all predictions), loss (the
-          mean of the batches' mean losses, in batches of params["batch_size"] in file order, as
-          tf.estimator), global_step.
+          dict: the model_fn's metrics, the task's (computed once over all predictions; a table
+          among them is a list or dict), loss (the mean of the batches' mean losses, in batches of
+          params["batch_size"] in file order, as tf.estimator), global_step.
         """
         self._load_for_scoring()
-        return self._evaluate(input_fn, steps, batch_size)
+        return self._evaluate(input_fn, steps, batch_size, on_scored)
 
     def _evaluate_training(self, evaluation, steps=None):
         """`evaluate` with the weights that are being trained."""
         self._give_scorer(self._weights, self._step)
         return self._evaluate(evaluation.input_fn, steps, evaluation.batch_size)
 
-    def _evaluate(self, input_fn, steps, batch_size):
+    def _evaluate(self, input_fn, steps, batch_size, on_scored=None):
         gathered, features, sums = self._score(input_fn, ModeKeys.EVAL, steps)
         result = {name: float(total / count) for name, (total, count) in sums.items()}
         losses = gathered["per_example_loss"].astype(np.float64)
@@ -492,6 +494,8 @@ class Estimator:
         result["loss"] = float(np.mean(means))
         result["global_step"] = self._scorer.step
         result.update(self._model_fn.task.metrics(gathered, features))
+        if on_scored:
+            on_scored(gathered, features)
         return result
 
     def predict(self, input_fn, parallel=True):
@@ -504,6 +508,7 @@ class Estimator:
         """
         self._load_for_scoring()
         gathered, _, _ = self._score(input_fn, ModeKeys.PREDICT, None, parallel)
+        gathered.pop("per_example_loss", None)  # Of labels that there are none of.
         for index in range(len(next(iter(gathered.values()), ()))):
             yield {name: values[index] for name, values in gathered.items()}
 
@@ -572,6 +577,11 @@ class Estimator:
         self._scorer.assign(weights, step)
 
 
+def scalars(result):
+    """The part of an evaluation's result that is numbers: no confusion matrix, no table."""
+    return {name: value for name, value in result.items() if not isinstance(value, list | dict)}
+
+
 class _Best:
     """Which evaluation was the best so far, and how many have come since; a checkpoint's state has
     it under "evaluation".
@@ -583,7 +593,7 @@ class _Best:
 
     def __init__(self, evaluation):
         self._metric, self._patience = evaluation.metric, evaluation.patience
-        self._sign = -1 if re.search("loss|mae|mse", self._metric.lower()) else 1
+        self._sign = -1 if re.search("loss|mae|mse|false_", self._metric.lower()) else 1
         self._best, self.step, self._without_gain, self.stopped = None, None, 0, False
 
     def __str__(self):
@@ -618,8 +628,9 @@ class _Best:
         Raises:
           UserError: there is no such metric.
         """
-        if self._metric not in result or self._metric == "global_step":
-            names = ", ".join(sorted(result.keys() - {"global_step"}))
+        names = scalars(result).keys() - {"global_step"}
+        if self._metric not in names:
+            names = ", ".join(sorted(names))
             raise UserError(
                 f"--best_metric={self._metric}: no such metric; this task's are {names}"
             )
@@ -815,7 +826,8 @@ class _Progress:
         """Reports an evaluation that took so long, which is not training's time."""
         self._since = (self._since[0], self._since[1] + seconds)
         self._started = (self._started[0], self._started[1] + seconds)
-        result = {name: value for name, value in result.items() if name != "global_step"}
+        result = scalars(result)
+        result.pop("global_step")
         values = ", ".join(f"{name} {value:.6g}" for name, value in sorted(result.items()))
         self._bar.clear()
         log.info("evaluation at step %d of %d: %s", step, self._end, values)

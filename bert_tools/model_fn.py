@@ -12,7 +12,7 @@ from bert_tools.errors import UserError
 from bert_tools.estimator import EstimatorSpec, ModeKeys
 from bert_tools.hub import google
 from bert_tools.optimization import create_optimizer, layerwise_factor
-from bert_tools.tasks import regress
+from bert_tools.tasks import classify, regress
 
 
 def model_fn_builder(
@@ -37,7 +37,8 @@ def model_fn_builder(
         seed.
       learning_rate: float, the peak.
       num_train_steps, num_warmup_steps: int, for training.
-      task: an object of bert_tools.tasks; None: Regression() or as many classes as num_labels.
+      task: an object of bert_tools.tasks; None: Regression(), or Classification with the labels
+        0, 1, ... where num_labels is more than 1.
       layerwise_lr_decay: float, see optimization.layerwise_factor; 1.0 is one rate for all.
       freeze_encoder: bool, trains the task's weights alone and leaves all of bert/ as it is.
 
@@ -52,7 +53,8 @@ def model_fn_builder(
       UserError: with freeze_encoder, the task has no weights of its own.
     """
     if task is None:
-        task = regress.Regression()
+        one = num_labels == 1
+        task = regress.Regression() if one else classify.Classification(range(num_labels))
     init_weights = init_checkpoint or {}
     if isinstance(init_weights, str):
         init_weights = google.read_checkpoint(bert_config, init_weights)
@@ -72,7 +74,9 @@ def model_fn_builder(
             # 0.1 in every script of the original, whatever the config says of the encoder.
             place = tf.random.experimental.stateless_fold_in(rng, 0)
             pooled_output = encoder.dropout(pooled_output, 0.1, place)
-        per_example_loss, predictions = task.apply(weights, pooled_output, features)
+        per_example_loss, predictions = task.apply(
+            weights, pooled_output, features, mode == ModeKeys.TRAIN
+        )
         predictions["per_example_loss"] = per_example_loss
         return EstimatorSpec(
             loss=tf.reduce_mean(per_example_loss),

@@ -49,6 +49,11 @@ class CommandFlags:
         flags.DEFINE_enum(name, default, list(choices), meaning, flag_values=self._values)
         self._groups[-1][1].append(name)
 
+    def alias(self, name, original):
+        """Another name of a flag."""
+        flags.DEFINE_alias(name, original, flag_values=self._values)
+        self._groups[-1][1].append(name)
+
     def _define(self, definition, name, default, meaning, **bounds):
         definition(name, default, meaning, flag_values=self._values, **bounds)
         self._groups[-1][1].append(name)

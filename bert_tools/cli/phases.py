@@ -4,6 +4,7 @@ scoring of further files.
 
 import contextlib
 import fcntl
+import functools
 import json
 import logging
 import math
@@ -15,7 +16,7 @@ from bert_tools.cli import scoring, shared_flags, task_data
 from bert_tools.config import BertConfig
 from bert_tools.distribution import is_chief
 from bert_tools.errors import UserError
-from bert_tools.estimator import Estimator, Evaluation, RunConfig
+from bert_tools.estimator import Estimator, Evaluation, RunConfig, scalars
 from bert_tools.hub import model as models
 from bert_tools.hub import output_folder
 from bert_tools.inputs import batches, features, tables, tfrecord
@@ -36,17 +37,25 @@ class Session:
       source: of task_data.data_set.
       data: {"train"|"eval"|"predict": (path, list of InputExample)}, of task_data.load.
       stored: dict of task_data.description.
+      meta: dict, what else bert_tools.json is to keep.
+      output_dir: str, in place of --output_dir.
+      on_scored: function(name, predictions, features) or None, called after each evaluation, see
+        Estimator.evaluate; its name is "eval", "eval_mm" or the path of an --eval_file.
 
     Raises:
       UserError: the model cannot be loaded or the flags do not fit it or the data.
     """
 
-    def __init__(self, command, task, source, data, stored):
+    def __init__(
+        self, command, task, source, data, stored, *, meta=None, output_dir=None, on_scored=None
+    ):
         self._command, self._task, self._source = command, task, source
         self._data, self._stored = data, stored
+        self._meta, self._on_scored = meta or {}, on_scored
+        self._output_dir = output_dir or command.output_dir
         strategy = shared_flags.strategy(command)
         precision = shared_flags.precision(command)
-        model = shared_flags.load_model(command, fallback_dir=command.output_dir)
+        model = shared_flags.load_model(command, fallback_dir=self._output_dir)
         self._tokenizer, self._width = model.tokenizer, command.max_seq_length
         self._steps = self._planned_steps(strategy.num_replicas_in_sync) if "train" in data else 0
         self._chief = is_chief(strategy)
@@ -62,7 +71,7 @@ class Session:
             freeze_encoder=command.freeze_encoder,
         )
         config = RunConfig(
-            command.output_dir,
+            self._output_dir,
             command.save_summary_steps,
             command.save_checkpoints_steps,
             strategy=strategy,
@@ -78,13 +87,17 @@ class Session:
         self._model = model
 
     def run(self):
-        """Every phase that the flags ask for, in the original's order."""
+        """Every phase that the flags ask for, in the original's order.
+
+        Returns:
+          dict: the results of the evaluation of the dev set, {} when there was none.
+        """
         command = self._command
         with contextlib.ExitStack() as stack:
-            if command.output_dir and self._data:
+            if self._output_dir and self._data:
                 # Further workers convert the data for themselves and leave no files behind.
                 self._folder = (
-                    stack.enter_context(_locked(command.output_dir))
+                    stack.enter_context(locked(self._output_dir))
                     if self._chief
                     else stack.enter_context(tempfile.TemporaryDirectory())
                 )
@@ -92,15 +105,22 @@ class Session:
                 self._train()
             # Of several workers the chief does the rest, as in tf.estimator.
             if not self._chief:
-                return
+                return {}
+            results = {}
             if command.do_eval:
-                self._evaluate()
-            if command.do_predict and "predict" in self._data:
-                self._predict()
+                results = {phase: self._evaluate(phase) for phase in self._phases("eval")}
+            if command.do_predict:
+                for phase in self._phases("predict"):
+                    self._predict(phase)
             if command.eval_file:
                 self._score_files()
             if command.predict_file:
                 self._stream()
+            return results.get("eval", {})
+
+    def _phases(self, name):
+        """The phases of this name that there is data of: of a second set too."""
+        return [phase for phase in (name, f"{name}_mm") if phase in self._data]
 
     def _planned_steps(self, replicas):
         """Training steps by epochs and batch size, as the original counts them."""
@@ -131,9 +151,10 @@ class Session:
                 "task": self._task.name,
                 **task_data.meta(command, self._source, self._data),
                 **self._task.description(),
+                **self._meta,
                 "max_seq_length": self._width,
             }
-            output_folder.write_description(command.output_dir, self._model, meta)
+            output_folder.write_description(self._output_dir, self._model, meta)
         log.info("training on %d examples, %d steps", len(self._data["train"][1]), self._steps)
         evaluation = None
         if "eval" in self._data and (command.eval_steps or command.best_metric):
@@ -146,24 +167,33 @@ class Session:
             )
         self._estimator.train(self._input_fn("train"), self._steps, evaluation)
 
-    def _evaluate(self):
-        """Writes eval_results.txt (the original's lines and more, sorted) and eval_results.json."""
-        log.info("evaluating %d examples", len(self._data["eval"][1]))
+    def _evaluate(self, phase):
+        """Writes eval_results.txt (the original's lines and more, sorted) and eval_results.json,
+        which has the tables too.
+        """
+        log.info("evaluating %d examples (%s)", len(self._data[phase][1]), self._data[phase][0])
         result = self._estimator.evaluate(
-            self._input_fn("eval"), batch_size=self._command.eval_batch_size
+            self._input_fn(phase),
+            batch_size=self._command.eval_batch_size,
+            on_scored=self._scored(phase),
         )
-        result = dict(sorted(result.items()))
-        lines = [f"{name} = {value}" for name, value in result.items()]
-        for line in lines:
-            log.info("  %s", line)
-        files.write_text(self._path("eval_results.txt"), "".join(f"{line}\n" for line in lines))
-        files.write_json(self._path("eval_results.json"), _without_nan(result))
+        write_results(self._folder, phase.removeprefix("eval"), result)
+        return result
 
-    def _predict(self):
-        """Writes test_results.tsv, a line an example."""
-        log.info("predicting %d examples", len(self._data["predict"][1]))
-        rows = map(self._task.row, self._estimator.predict(self._input_fn("predict")))
-        files.write_text(self._path("test_results.tsv"), "".join(f"{row}\n" for row in rows))
+    def _predict(self, phase):
+        """Writes test_results.tsv, a line an example, and labels.txt, which says what its columns
+        are.
+        """
+        log.info("predicting %d examples (%s)", len(self._data[phase][1]), self._data[phase][0])
+        rows = map(self._task.row, self._estimator.predict(self._input_fn(phase)))
+        name = f"test_results{phase.removeprefix('predict')}.tsv"
+        files.write_text(self._path(name), "".join(f"{row}\n" for row in rows))
+        if self._task.label_list:
+            labels = "".join(f"{label}\n" for label in self._task.label_list)
+            files.write_text(self._path("labels.txt"), labels)
+
+    def _scored(self, name):
+        return self._on_scored and functools.partial(self._on_scored, name)
 
     def _score_files(self):
         """--eval_file: a JSON line a file on stdout."""
@@ -190,6 +220,7 @@ class Session:
             result = self._estimator.evaluate(
                 batches.input_fn_builder(converted, self._width, False),
                 batch_size=command.eval_batch_size,
+                on_scored=self._scored(path),
             )
             result.pop("global_step")  # Of training that lies elsewhere.
             line = {"file": path, "examples": len(examples), **_without_nan(result)}
@@ -209,7 +240,7 @@ class Session:
 
     def _require_same_model(self, model):
         """Before anything is written into the folder of another model, or scored with it."""
-        folder = self._command.output_dir
+        folder = self._output_dir
         path = os.path.join(folder or "", models.GOOGLE_CONFIG)
         if not folder or not checkpoints.latest(folder) or not os.path.exists(path):
             return
@@ -221,7 +252,8 @@ class Session:
             )
         path = os.path.join(folder, models.OUTPUT_DESCRIPTION)
         meta = files.read_json(path) if os.path.exists(path) else {}
-        for name, value in self._task.description().items():
+        described = {"task": self._task.name, **self._task.description()}
+        for name, value in described.items():
             if name in meta and meta[name] != value:
                 raise UserError(
                     f"--output_dir={folder}: its model has {name} {json.dumps(meta[name])} "
@@ -240,7 +272,7 @@ class Session:
         a trained one is the original's way, but seldom what is meant.
         """
         command = self._command
-        if command.output_dir and checkpoints.latest(command.output_dir):
+        if self._output_dir and checkpoints.latest(self._output_dir):
             return
         shapes = self._task.head_shapes(model.config)
         for name, shape in shapes.items():
@@ -305,7 +337,7 @@ class Session:
 
 
 @contextlib.contextmanager
-def _locked(folder):
+def locked(folder):
     """Makes the folder when it is absent, and keeps other processes from writing into it."""
     path = os.path.join(folder, _LOCK)
     try:
@@ -326,9 +358,32 @@ def _locked(folder):
         yield folder
 
 
-def _without_nan(result):
+def write_results(folder, suffix, result):
+    """Writes eval_results{suffix}.txt and .json, and tells what stands there on stderr."""
+    result = dict(sorted(result.items()))
+    lines = [f"{name} = {value}" for name, value in scalars(result).items()]
+    for line in [*lines, *_table(result.get("per_class", {}))]:
+        log.info("  %s", line)
+    path = os.path.join(folder, f"eval_results{suffix}")
+    files.write_text(f"{path}.txt", "".join(f"{line}\n" for line in lines))
+    files.write_json(f"{path}.json", _without_nan(result))
+
+
+def _table(rows):
+    """{row: {column: number}} as aligned lines of text."""
+    names = list(next(iter(rows.values()), {}))
+    cells = [["", *names]]
+    cells += [[row, *(f"{value:.4g}" for value in rows[row].values())] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return [
+        "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True))
+        for line in cells
+        if names
+    ]
+
+
+def _without_nan(value):
     """JSON has no NaN (a correlation with a constant)."""
-    return {
-        name: None if isinstance(value, float) and math.isnan(value) else value
-        for name, value in result.items()
-    }
+    if isinstance(value, dict):
+        return {name: _without_nan(inner) for name, inner in value.items()}
+    return None if isinstance(value, float) and math.isnan(value) else value

@@ -49,7 +49,7 @@ def run(command):
 
     # Everything that can be wrong is looked at before TensorFlow is loaded and any work is done.
     asked = task_data.phases(command)
-    stored = task_data.description(command)
+    stored = task_data.description(command, regress.Regression.name)
     for name in ("max_seq_length", "use_sigmoid_act", "loss"):
         if name in stored:
             command.adopt(name, stored[name])

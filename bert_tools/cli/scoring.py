@@ -106,7 +106,11 @@ def _records(task, window, predictions):
         if isinstance(example, UserError):
             yield json.dumps({"error": str(example)}, ensure_ascii=False)
             continue
-        record = {"id": example.guid, "text": example.text_a}
-        if example.text_b is not None:
-            record["text_pair"] = example.text_b
-        yield json.dumps({**record, **task.record(next(predictions))}, ensure_ascii=False)
+        record = {**texts(example), **task.record(next(predictions))}
+        yield json.dumps(record, ensure_ascii=False)
+
+
+def texts(example):
+    """What a JSON line says of an InputExample itself."""
+    record = {"id": example.guid, "text": example.text_a}
+    return record if example.text_b is None else {**record, "text_pair": example.text_b}

@@ -59,8 +59,12 @@ def define_compute_flags(command, batching=True):
     command.integer("num_tpu_cores", 8, "Read for compatibility; the TPU tells its number itself.")
 
 
-def define_phase_flags(command):
-    """Phases, training and scoring, as every command that trains has them."""
+def define_phase_flags(command, stdout_format="tsv"):
+    """Phases, training and scoring, as every command that trains has them.
+
+    Args:
+      stdout_format: "tsv" or "jsonl", how predictions are written to stdout by default.
+    """
     command.group("Phases (at least one, or --eval_file or --predict_file)")
     command.bool("do_train", False, "Train; goes on from output_dir's newest checkpoint.")
     command.bool("do_eval", False, "Evaluate on the dev set: eval_results.txt and .json.")
@@ -83,7 +87,7 @@ def define_phase_flags(command):
         "predict_format",
         "auto",
         ("auto", "tsv", "jsonl"),
-        "of predict_output; auto: by its name.",
+        f"of predict_output; auto: by its name, and {stdout_format} on stdout.",
     )
     command.group("Training and batches")
     command.integer(

@@ -12,6 +12,8 @@ from bert_tools.inputs.data_sets import OwnFiles, OwnReader
 
 log = logging.getLogger("bert_tools")
 _SPLITS = {"train": "train", "eval": "dev", "predict": "test"}
+# Second sets, which a data set may have: mnli's mismatched ones.
+_SECOND_SPLITS = {"eval": "dev_mm", "predict": "test_mm"}
 
 
 def define_flags(command, tasks, label_flag):
@@ -73,7 +75,8 @@ def define_flags(command, tasks, label_flag):
 
 
 def phases(command):
-    """The phases over data_dir that are asked for: of "train", "eval" and "predict".
+    """The phases over data_dir whose examples are needed: of "train", "eval" and "predict"; "eval"
+    for --eval_steps too.
 
     Raises:
       UserError: nothing is asked for, a flag that the phases need is missing, or a file to score
@@ -97,6 +100,8 @@ def phases(command):
         folder = os.path.dirname(command.predict_output)
         if folder and not os.path.isdir(folder):
             raise UserError(f"--predict_output={command.predict_output}: no such folder; make it")
+    if command.do_train and (command.eval_steps or command.best_metric) and "eval" not in asked:
+        asked.insert(1, "eval")
     return asked
 
 
@@ -118,17 +123,29 @@ def eval_files(command):
     return paths
 
 
-def description(command):
+def description(command, kind):
     """bert_tools.json of the model that is scored with, {} when training or when there is none.
 
     output_dir counts before --bert, as its checkpoint does.
+
+    Args:
+      kind: str, the name of the command's task.
+
+    Raises:
+      UserError: the model is one of another kind of task.
     """
     if command.do_train:
         return {}
     for folder in (command.output_dir, command.bert):
         path = os.path.join(folder or "", "bert_tools.json")
         if folder and os.path.exists(path):
-            return files.read_json(path)
+            stored = files.read_json(path)
+            if stored.get("task") not in (None, kind):
+                raise UserError(
+                    f"{path}: the model was trained for another kind of task "
+                    f"({stored['task']}, this command's is {kind}); run the command that trained it"
+                )
+            return stored
     return {}
 
 
@@ -182,20 +199,17 @@ def _refuse_columns(command, label_flag):
 
 
 def load(command, source, asked, parse_label):
-    """The examples of each phase: {phase: (path, list of InputExample)}.
-
-    The dev set is there too when --eval_steps needs it.
+    """The examples of each phase: {phase: (path, list of InputExample)}; where the data set has a
+    second dev or test set, as "eval_mm" and "predict_mm".
 
     Args:
       source: of `data_set`.
-      asked: of `phases`.
+      asked: of `phases`, or a part of it.
       parse_label: see examples.read_examples.
     """
-    wanted = {phase: _SPLITS[phase] for phase in asked}
-    if command.do_train and (command.eval_steps or command.best_metric):
-        wanted["eval"] = "dev"
     data = {}
-    for phase, split in wanted.items():
+    for phase in asked:
+        split, second = _SPLITS[phase], _SECOND_SPLITS.get(phase)
         fraction = command.dev_fraction
         if fraction and split in ("train", "dev") and not source.has(command.data_dir, "dev"):
             path, read = source.load(command.data_dir, "train", parse_label, command.on_bad_line)
@@ -207,9 +221,14 @@ def load(command, source, asked, parse_label):
                 )
         else:
             data[phase] = source.load(command.data_dir, split, parse_label, command.on_bad_line)
+        if second and source.has(command.data_dir, second):
+            data[f"{phase}_mm"] = source.load(
+                command.data_dir, second, parse_label, command.on_bad_line
+            )
     for phase, limit in (
         ("train", command.max_train_examples),
         ("eval", command.max_eval_examples),
+        ("eval_mm", command.max_eval_examples),
     ):
         if limit and phase in data:
             data[phase] = data[phase][0], data[phase][1][:limit]

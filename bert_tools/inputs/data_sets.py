@@ -16,20 +16,31 @@ class DataSet(typing.NamedTuple):
     """A row of a task's table.
 
     train, dev, test: (file name, examples.Layout); the file may be gzipped, with or without .gz.
+      Of several names, in a tuple, the first that is there counts.
+    dev_mm, test_mm: the same for a second dev and test set, or None.
     value_range: (low, high) of a regression's values, or None for 0..1.
+    labels: the classes in the order of their columns, or None.
+    aliases: ((spelling in the files, label), ...), or None.
+    has_bad_lines: bool, the files as they ship have damaged rows, which everybody skips.
     """
 
     train: tuple
     dev: tuple
     test: tuple
+    dev_mm: tuple | None = None
+    test_mm: tuple | None = None
     value_range: tuple | None = None
+    labels: tuple | None = None
+    aliases: tuple | None = None
+    has_bad_lines: bool = False
 
     def load(self, data_dir, split, parse_label, on_bad_line="error"):
         """Reads one split.
 
         Args:
           data_dir: str.
-          split: one of SPLITS; a test file needs no label, and what stands there is not read.
+          split: one of SPLITS, or dev_mm or test_mm; a test file needs no label, and what stands
+            there is not read.
           parse_label: see examples.read_examples.
           on_bad_line: "error" or "skip".
 
@@ -39,14 +50,16 @@ class DataSet(typing.NamedTuple):
         Raises:
           UserError: see examples.load_examples.
         """
-        name, layout = getattr(self, split)
-        path = _existing(data_dir, [name])
-        parse_label = None if split == "test" else parse_label
+        names, layout = getattr(self, split)
+        path = _existing(data_dir, names)
+        parse_label = None if split.startswith("test") else parse_label
+        on_bad_line = "skip" if self.has_bad_lines else on_bad_line
         return path, examples.load_examples(path, layout, split, parse_label, on_bad_line)
 
     def has(self, data_dir, split):
         """Whether the file of a split is there."""
-        return os.path.exists(_existing(data_dir, [getattr(self, split)[0]]))
+        place = getattr(self, split)
+        return place is not None and os.path.exists(_existing(data_dir, place[0]))
 
     def layout(self, split, path):
         """The Layout of a file elsewhere that has the form of a split's."""
@@ -62,6 +75,8 @@ class OwnFiles(typing.NamedTuple):
 
     columns: examples.Layout
     value_range: tuple | None = None
+    labels: tuple | None = None
+    aliases: tuple | None = None
 
     def load(self, data_dir, split, parse_label, on_bad_line="error"):
         """See DataSet.load."""
@@ -72,7 +87,7 @@ class OwnFiles(typing.NamedTuple):
 
     def has(self, data_dir, split):
         """See DataSet.has."""
-        return os.path.exists(_existing(data_dir, self._names(split)))
+        return split in SPLITS and os.path.exists(_existing(data_dir, self._names(split)))
 
     def layout(self, split, path):
         """See DataSet.layout."""
@@ -80,7 +95,7 @@ class OwnFiles(typing.NamedTuple):
         return self.columns._replace(kind=tables.format_of(path))
 
     def _names(self, split):
-        return [f"{split}.{suffix}" for suffix in _CSV_SUFFIXES]
+        return tuple(f"{split}.{suffix}" for suffix in _CSV_SUFFIXES)
 
 
 class OwnReader(typing.NamedTuple):
@@ -89,6 +104,12 @@ class OwnReader(typing.NamedTuple):
     processor: typing.Any
     path: str
     value_range: tuple | None = None
+    aliases: tuple | None = None
+
+    @property
+    def labels(self):
+        """See DataSet.labels; None where the processor does not say."""
+        return examples.labels_of_processor(self.processor, self.path)
 
     def load(self, data_dir, split, parse_label, on_bad_line="error"):
         """See DataSet.load; on_bad_line is the processor's own affair."""
@@ -100,9 +121,9 @@ class OwnReader(typing.NamedTuple):
         return self.path, read
 
     def has(self, data_dir, split):
-        """See DataSet.has; a processor has every split."""
-        del data_dir, split
-        return True
+        """See DataSet.has; a processor has every split but a second dev or test set."""
+        del data_dir
+        return split in SPLITS
 
     def layout(self, split, path):
         """See DataSet.layout. Files outside of data_dir have no form that is known."""
@@ -113,9 +134,10 @@ class OwnReader(typing.NamedTuple):
 
 
 def _existing(data_dir, names):
-    """The first of several file names that data_dir holds, plain or gzipped; where none, the first
-    of them all, for the error of whoever opens it.
+    """The first of several file names (a tuple, or one str) that data_dir holds, plain or gzipped;
+    where none, the first of them all, for the error of whoever opens it.
     """
+    names = (names,) if isinstance(names, str) else names
     if not os.path.isdir(data_dir):
         raise UserError(f"--data_dir={data_dir}: no such folder; check the path")
     for name in names:

@@ -65,11 +65,12 @@ class DataProcessor:
 class Layout(typing.NamedTuple):
     """Where a file's rows hold what.
 
-    text_a, text_b, label: a column, by number (from 0) or by name (of the header, or a JSON key);
-      text_b is None where there is one text, label where there is none.
+    text_a, text_b, label: a column, by number (from 0; -1 is the last) or by name (of the header,
+      or a JSON key); text_b is None where there is one text, label where there is none.
     header: bool, the first row names the columns.
     kind: one of tables.FORMATS.
     only: None, or (column, value): rows with another value there are left out.
+    unlabelled: None, or what stands in the label column of a row that nobody could label.
     """
 
     text_a: int | str
@@ -78,6 +79,7 @@ class Layout(typing.NamedTuple):
     header: bool = False
     kind: str = "tsv"
     only: tuple | None = None
+    unlabelled: str | None = None
 
 
 def read_examples(lines, layout, split, parse_label=None):
@@ -96,7 +98,8 @@ def read_examples(lines, layout, split, parse_label=None):
         rows need no label, and label is None.
 
     Yields:
-      InputExample, or the UserError of a row that is none.
+      InputExample, whose label is None where the layout says unlabelled; or the UserError of a row
+      that is none.
 
     Raises:
       UserError: the header lacks a column.
@@ -136,22 +139,29 @@ def load_examples(path, layout, split, parse_label=None, on_bad_line="error", fl
       layout, split, parse_label: see `read_examples`.
       on_bad_line: "error", or "skip": bad rows are left out, and a warning counts them.
 
+    Rows that nobody could label are left out and counted too, where labels are read.
+
     Raises:
       UserError: a bad row (unless skipped), no such file, or nothing in it.
     """
-    examples, bad = [], []
+    examples, bad, unlabelled = [], [], 0
     with tables.opened(path, flag) as lines:
         for example in read_examples(lines, layout, split, parse_label):
             if not isinstance(example, UserError):
-                examples.append(example)
+                if parse_label and example.label is None:
+                    unlabelled += 1
+                else:
+                    examples.append(example)
             elif on_bad_line == "skip":
                 bad.append(example)
             else:
                 raise example
     if bad:
         log.warning("%s: %d bad lines skipped; the first: %s", path, len(bad), bad[0])
+    if unlabelled:
+        log.info("%s: %d examples without a label left out", path, unlabelled)
     if not examples:
-        what = "holds no usable line" if bad else "the file is empty"
+        what = "holds no usable line" if bad or unlabelled else "the file is empty"
         raise UserError(f"{path}: {what}; expected an example a line")
     return examples
 
@@ -273,6 +283,23 @@ def examples_of_processor(processor, split, data_dir, parse_label=None, path="")
     return examples
 
 
+def labels_of_processor(processor, path):
+    """What a DataProcessor's get_labels says, as a tuple of str; None where it has none.
+
+    Raises:
+      UserError: it fails; names `path`.
+    """
+    try:
+        labels = processor.get_labels()
+    except (AttributeError, NotImplementedError):
+        return None
+    except Exception as error:
+        raise UserError(
+            f"{path}: get_labels: {type(error).__name__}: {error}; correct it"
+        ) from error
+    return None if labels is None else tuple(map(str, labels))
+
+
 def _raised(cells):
     if isinstance(cells, UserError):
         raise cells
@@ -326,7 +353,9 @@ def _example(cells, number, lines, layout, columns, names, split, index, parse_l
                 f"{lines.name}:{number}: expected a text, found {shown(repr(text))}; "
                 "correct the line"
             )
-    if parse_label:
+    if parse_label and label is not None and label == layout.unlabelled:
+        label = None
+    elif parse_label:
         try:
             label = parse_label(label)
         except ValueError as error:

@@ -162,8 +162,9 @@ def read_features(path):
       path: str.
 
     Returns:
-      Features, without padding (input_mask tells what is padding); every further feature of the
-      file's first record is a column, float32 or int64 [examples] (or [examples, n]).
+      Features, without padding (input_mask tells what is padding) and without the examples that
+      the originals add to fill a TPU's last batch (is_real_example 0); every further feature of
+      the file's first record is a column, float32 or int64 [examples] (or [examples, n]).
 
     Raises:
       UserError: no such file, or it is damaged, or its records are of another kind.
@@ -222,12 +223,15 @@ def _unpadded(batch, columns):
             raise ValueError(f"{name} is not as long as input_mask")
     kept = mask.flat_values.numpy() > 0
     splits = mask.row_splits.numpy()
+    values = {name: batch[name].numpy() for name in columns}
+    real = values.get("is_real_example", np.ones(len(splits) - 1)) > 0
+    kept &= np.repeat(real, np.diff(splits))
     offsets = np.concatenate([[0], np.cumsum(kept)])[splits]
     return Features(
         batch["input_ids"].flat_values.numpy()[kept].astype(np.int32),
         batch["segment_ids"].flat_values.numpy()[kept].astype(np.int32),
-        offsets.astype(np.int64),
-        {name: batch[name].numpy() for name in columns},
+        np.concatenate([[0], offsets[1:][real]]).astype(np.int64),
+        {name: array[real] for name, array in values.items()},
     )
 
 

@@ -72,18 +72,20 @@ class Regression:
         """{name: shape} of the head's weights."""
         return {"output_weights": (1, config.hidden_size), "output_bias": (1,)}
 
-    def apply(self, weights, pooled_output, features):
+    def apply(self, weights, pooled_output, features, training=False):
         """The head.
 
         Args:
           weights: dict that holds output_weights [1, hidden] and output_bias [1].
           pooled_output: float32 Tensor [n, hidden].
           features: dict; `vals` float32 [n], mapped by parse_label.
+          training: bool; without effect, the loss is the same.
 
         Returns:
           (per_example_loss float32 [n]; predictions {"output": float32 [n], in the values' own
           units}).
         """
+        del training
         import tensorflow as tf
 
         logits = tf.matmul(pooled_output, weights["output_weights"], transpose_b=True)

@@ -185,6 +185,31 @@ def test_the_originals_padded_files_are_read(tmp_path):
     assert_same(tfrecord.read_features(str(tmp_path / "x")), expected)
 
 
+def test_examples_that_fill_a_batch_are_none(tmp_path):
+    """The originals' run_classifier adds empty ones on a TPU, with is_real_example 0."""
+    kinds = [1, 0, 1, 1, 0, 0]
+    with tf.io.TFRecordWriter(str(tmp_path / "eval.tf_record")) as writer:
+        for number, real in enumerate(kinds):
+            ids = [number + 5] * (number + 1) * real
+            columns = {
+                "input_ids": ids + [0] * (8 - len(ids)),
+                "input_mask": [1] * len(ids) + [0] * (8 - len(ids)),
+                "segment_ids": [0] * 8,
+                "label_ids": [number],
+                "is_real_example": [real],
+            }
+            features = {
+                name: tf.train.Feature(int64_list=tf.train.Int64List(value=values))
+                for name, values in columns.items()
+            }
+            example = tf.train.Example(features=tf.train.Features(feature=features))
+            writer.write(example.SerializeToString())
+    found = tfrecord.read_features(str(tmp_path / "eval.tf_record"))
+    assert found.columns["label_ids"].tolist() == [0, 2, 3]
+    assert found.lengths.tolist() == [1, 3, 4]
+    assert found.input_ids.tolist() == [5] + [7] * 3 + [8] * 4
+
+
 @pytest.mark.parametrize("pad", [False, True])
 @pytest.mark.parametrize("count", [0, 1, 40, 5000])
 def test_round_trip(tmp_path, pad, count):

@@ -1,0 +1,223 @@
+"""run_classifier: train, evaluate and predict the class of a text or a pair of texts with BERT.
+
+run_classifier --task_name=mrpc --do_train=true --do_eval=true --do_predict=true \\
+  --data_dir=glue/MRPC --bert=minilm --max_seq_length=128 --output_dir=/tmp/mrpc
+
+A table of your own (TSV, CSV or JSON lines), with columns by name or number:
+  run_classifier --task_name=csv --text_column=review --label_column=rating --dev_fraction=0.1 \\
+    --do_train=true --do_eval=true --data_dir=reviews --bert=minilm --output_dir=/tmp/reviews
+
+Writes into output_dir: checkpoints, eval_results.txt and .json (eval_accuracy, eval_loss, f1_score,
+auc, ...), test_results.tsv, a line of class probabilities an example, and labels.txt, the order of
+its columns. mnli's mismatched sets give eval_results_mm.txt, test_results_mm.tsv.
+
+Classify with what was trained; on stdout come JSON lines:
+  echo "A fine film." | run_classifier --do_predict=true --bert=/tmp/reviews --predict_file=-
+"""
+
+import math
+import os
+
+from bert_tools.cli import app, shared_flags, task_data
+from bert_tools.errors import UserError
+from bert_tools.inputs import tables
+
+
+def flags():
+    """The command's flags."""
+    from bert_tools.tasks import classify
+
+    command = app.CommandFlags()
+    shared_flags.define_model_flags(command)
+    command.alias("bert_hub_module_handle", "bert")
+    task_data.define_flags(command, classify.DATA_SETS, classify.Classification.label_flag)
+    shared_flags.define_phase_flags(command, stdout_format="jsonl")
+    command.group("Classification")
+    command.string(
+        "labels",
+        None,
+        "The classes in the order of their columns: a comma-separated list, or a file with one a "
+        "line. Else the task's own, or those of the training set: by value where all are "
+        "integers, else in alphabetical (code point) order.",
+    )
+    command.string(
+        "positive_label",
+        None,
+        "Of two classes the one that precision, recall, f1_score and auc are of; else the last.",
+    )
+    command.string(
+        "class_weights",
+        None,
+        "Factors of the classes' losses in training: a comma-separated list in the order of the "
+        "columns; or balanced: inverse to how frequent each is.",
+    )
+    command.float(
+        "label_smoothing",
+        0.0,
+        "In training, the share of the target that is spread over all classes evenly.",
+        lower_bound=0,
+        upper_bound=0.99,
+    )
+    command.string(
+        "predict_fields",
+        "probabilities",
+        f"What is written of a prediction, comma-separated: of {', '.join(classify.FIELDS)}.",
+    )
+    command.integer(
+        "folds",
+        0,
+        "Cross-validation: train on all but one of so many parts of the training set, evaluate on "
+        "that one, for each in turn; writes mean and spread to eval_results.txt and the "
+        "predictions for all parts to out_of_fold.jsonl. 0: none.",
+        lower_bound=0,
+    )
+    command.string(
+        "plot_dir",
+        None,
+        "Folder for pictures of each evaluation (PNG): confusion matrix, ROC and precision-recall "
+        "curves. Needs the extra plots.",
+    )
+    shared_flags.define_compute_flags(command)
+    return command
+
+
+def run(command):
+    """The command; see the module's docstring."""
+    from bert_tools import plots
+    from bert_tools.tasks import classify
+
+    # Everything that can be wrong is looked at before TensorFlow is loaded and any work is done.
+    asked = task_data.phases(command)
+    stored = task_data.description(command, classify.Classification.name)
+    if "max_seq_length" in stored:
+        command.adopt("max_seq_length", stored["max_seq_length"])
+    if command.predict_output == "-":
+        command.adopt("predict_format", "jsonl")
+    if command.folds:
+        asked = _require_folds(command)
+    fields = _fields(command.predict_fields, classify.FIELDS)
+    source = task_data.data_set(
+        command, classify.DATA_SETS, stored, classify.Classification.label_flag
+    )
+    labels, data = _labels(command, source, stored), {}
+    if "train" in asked:
+        # The training set says which labels there are, before any other file is read.
+        reader = _task(labels, source) if labels else classify
+        data = task_data.load(command, source, ["train"], reader.parse_label)
+        path, examples = data["train"]
+        found = classify.labels_of(examples, path)
+        labels = labels or found
+    if not labels:
+        raise UserError(
+            "--labels is missing; the model does not say what its classes are, list them in the "
+            "order of their columns"
+        )
+    task = _task(
+        labels,
+        source,
+        positive_label=command.positive_label or stored.get("positive_label"),
+        class_weights=_class_weights(command, labels, data),
+        label_smoothing=command.label_smoothing,
+        predict_fields=fields,
+    )
+    further = [phase for phase in asked if phase != "train"]
+    data |= task_data.load(command, source, further, task.parse_label)
+    shared_flags.check_training_flags(command)
+    on_scored = None
+    if command.plot_dir:
+        on_scored = plots.Plotter(command.plot_dir, task.label_list, task.positive_label)
+
+    app.import_tensorflow()
+    from bert_tools.cli import folds, phases
+
+    meta = {"positive_label": task.positive_label} if len(labels) == 2 else {}
+    if command.folds:
+        folds.run(command, task, source, data, meta, on_scored)
+    else:
+        phases.Session(command, task, source, data, stored, meta=meta, on_scored=on_scored).run()
+
+
+def _task(labels, source, **settings):
+    from bert_tools.tasks import classify
+
+    return classify.Classification(labels, aliases=source and source.aliases, **settings)
+
+
+def _labels(command, source, stored):
+    """The labels as far as they are known before any data is read, or None."""
+    given = _listed(command.labels)
+    kept = stored.get("labels")
+    if given and kept and given != kept:
+        raise UserError(
+            f"--labels={command.labels}: the model's columns are {', '.join(kept)} "
+            "(bert_tools.json); leave it out"
+        )
+    return given or kept or (source and source.labels and list(source.labels))
+
+
+def _listed(text):
+    """The labels of --labels, or None."""
+    if not text:
+        return None
+    if "," in text and not os.path.exists(text):
+        labels = text.split(",")
+    else:
+        with tables.opened(text, "--labels (a file, or a list with commas)") as lines:
+            labels = [label for _, label in lines]
+    for label in labels:
+        if isinstance(label, UserError):
+            raise label
+    return [label.strip() for label in labels if label.strip()]
+
+
+def _fields(text, known):
+    """The fields of --predict_fields."""
+    fields = tuple(field.strip() for field in text.split(","))
+    for field in fields:
+        if field not in known:
+            raise UserError(f"--predict_fields={text}: expected some of {', '.join(known)}")
+    return fields
+
+
+def _class_weights(command, labels, data):
+    """The factors of --class_weights, or None."""
+    from bert_tools.tasks import classify
+
+    text = command.class_weights
+    if not text or "train" not in data:
+        return None
+    if text == "balanced":
+        return classify.balanced_weights(data["train"][1], labels)
+    try:
+        weights = [float(part) for part in text.split(",")]
+    except ValueError:
+        weights = [math.nan]
+    if not all(0 <= weight < math.inf for weight in weights):
+        raise UserError(
+            f"--class_weights={text}: expected balanced, or a number for each label, such as 1,2.5"
+        )
+    return weights
+
+
+def _require_folds(command):
+    """What --folds needs data for; UserError where other flags contradict it."""
+    flag = f"--folds={command.folds}"
+    if command.folds == 1:
+        raise UserError(f"{flag}: expected two or more; raise it")
+    if not (command.do_train and command.do_eval):
+        raise UserError(f"{flag}: trains and evaluates; give --do_train=true and --do_eval=true")
+    if command.do_predict or command.predict_file or command.eval_file:
+        raise UserError(
+            f"{flag}: leaves several models, and other files are for one; leave --do_predict, "
+            "--predict_file and --eval_file out"
+        )
+    if command.best_metric:
+        raise UserError(
+            f"{flag}: --best_metric would choose by what is measured; leave one of them out"
+        )
+    return ["train"]
+
+
+def main(arguments=None):
+    """The console command; returns the exit status."""
+    return app.run(__doc__, flags(), run, arguments)
