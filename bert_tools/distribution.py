@@ -1,6 +1,7 @@
 """Which devices a run uses: the tf.distribute strategies by the names that --strategy takes."""
 
 import logging
+import os
 
 import tensorflow as tf
 
@@ -24,7 +25,13 @@ def make_strategy(name="auto", tpu_name=None, tpu_zone=None, gcp_project=None):
     """
     if name == "multi_worker":
         # Before any device is listed, which would start TensorFlow without its cluster.
-        return tf.distribute.MultiWorkerMirroredStrategy()
+        try:
+            return tf.distribute.MultiWorkerMirroredStrategy()
+        except (ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                f"TF_CONFIG={os.environ.get('TF_CONFIG', '')}: no cluster of workers ({error}); "
+                "correct the environment variable"
+            ) from error
     gpus = tf.config.list_logical_devices("GPU")
     if name == "auto":
         name = "mirrored" if len(gpus) > 1 else "one_device"

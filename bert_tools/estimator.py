@@ -173,6 +173,13 @@ class Estimator:
         step_fn = self._training_step(slots)
         optimizer = self._model_fn.optimizer
         batch_size = self._params["batch_size"]
+        examples = state.get("examples", self._step * batch_size)
+        if examples != self._step * batch_size:
+            log.warning(
+                "--train_batch_size=%d: another one than before; the order of examples goes on as "
+                "if it had always been this one",
+                batch_size,
+            )
         chief = is_chief(self._strategy)
         if chief:
             os.makedirs(config.model_dir, exist_ok=True)

@@ -3,10 +3,17 @@
 import contextlib
 import json
 import os
+import re
 import sys
 import tempfile
 
 from bert_tools.errors import UserError
+
+_LEFT_OVER = re.compile(
+    r"\.(model\.ckpt-\d+\.\d+\..*"
+    r"|(model\.ckpt-\d+\.json|checkpoint|vocab\.txt|labels\.txt|[a-z_]+\.(json|tf_record(\.json)?)"
+    r"|(eval|test)_results\w*\.(txt|json|tsv))\.[a-z0-9_]{8})"
+)
 
 
 @contextlib.contextmanager
@@ -48,6 +55,16 @@ def aside(path):
         if temporary is not None:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)
+
+
+def remove_left_overs(folder):
+    """Removes what killed processes left in a folder: the temporary files of this module and of
+    checkpoints.write_variables. Call it when no other process writes there.
+    """
+    for name in os.listdir(folder):
+        if _LEFT_OVER.fullmatch(name):
+            with contextlib.suppress(OSError):
+                os.unlink(os.path.join(folder, name))
 
 
 def write_text(path, text):

@@ -164,9 +164,7 @@ def run(about, command_flags, main, arguments=None):
       arguments: list of str, or None for sys.argv.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
-    if sys.stdout is None:
-        # Closed (`>&-`). Its number must not go to a data file, and what is written must fail.
-        sys.stdout = os.fdopen(os.open(os.devnull, os.O_RDONLY), "w")
+    _open_closed_streams()
     help_asked = any(word in ("--help", "-help", "-h", "--helpfull") for word in arguments)
     # TensorFlow's own start-up messages; what concerns a user comes through `log`.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -194,7 +192,7 @@ def run(about, command_flags, main, arguments=None):
             _give_up_stdout()
         return 1
     except KeyboardInterrupt:
-        print("interrupted; run the same command again to go on", file=sys.stderr)
+        print("interrupted; the same command goes on where training stopped", file=sys.stderr)
         return 130
     finally:
         signal.signal(signal.SIGTERM, previous)
@@ -227,6 +225,19 @@ def import_tensorflow():
                 os.dup2(stderr, 2)
                 os.close(stderr)
     tf.get_logger().setLevel("ERROR")
+
+
+def _open_closed_streams():
+    """What the shell closed (`<&-`, `>&-`, `2>&-`): its number must not go to a data file."""
+    if sys.stdin is None:
+        os.open(os.devnull, os.O_RDONLY)
+    if sys.stdout is None:
+        # What is written must fail.
+        sys.stdout = os.fdopen(os.open(os.devnull, os.O_RDONLY), "w")
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(encoding="utf-8")  # Whatever the locale: results are UTF-8.
 
 
 def _give_up_stdout():

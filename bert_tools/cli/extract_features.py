@@ -77,6 +77,8 @@ def _window(lines):
             if isinstance(line, UserError):
                 return window, line
             window.append(line.strip())
+            if not lines.ready:
+                break
     except UserError as error:
         return window, error
     return window, None

@@ -57,6 +57,7 @@ class Session:
         precision = shared_flags.precision(command)
         model = shared_flags.load_model(command, fallback_dir=self._output_dir)
         self._tokenizer, self._width = model.tokenizer, command.max_seq_length
+        features.check_max_seq_length(self._width)
         self._steps = self._planned_steps(strategy.num_replicas_in_sync) if "train" in data else 0
         self._chief = is_chief(strategy)
         model_fn = model_fn_builder(
@@ -242,7 +243,17 @@ class Session:
         """Before anything is written into the folder of another model, or scored with it."""
         folder = self._output_dir
         path = os.path.join(folder or "", models.GOOGLE_CONFIG)
-        if not folder or not checkpoints.latest(folder) or not os.path.exists(path):
+        if not folder:
+            return
+        described = os.path.exists(os.path.join(folder, models.OUTPUT_DESCRIPTION))
+        if "train" in self._data and not described:
+            for name in (models.GOOGLE_CONFIG, models.HUGGINGFACE_CONFIG, models.VOCABULARY):
+                if os.path.exists(os.path.join(folder, name)):
+                    raise UserError(
+                        f"--output_dir={folder}: holds another model ({name}), which training "
+                        "would overwrite; choose an empty folder"
+                    )
+        if not checkpoints.latest(folder) or not os.path.exists(path):
             return
         found = BertConfig.from_json_file(path)
         if encoder.weight_shapes(found) != encoder.weight_shapes(model.config):
@@ -307,19 +318,33 @@ class Session:
             "long_text": "truncate" if phase == "train" else command.long_text,
         }
         key = tfrecord.file_key(examples, self._tokenizer, **flags)
-        counted = tfrecord.file_based_convert_examples_to_features(
-            examples,
-            flags["label_list"],
-            self._width,
-            self._tokenizer,
-            record_file,
-            long_text=flags["long_text"],
-            pad_records=command.pad_records,
-            key=key,
-        )
-        if counted:
-            self._warn_of_texts(path, counted)
-        return batches.file_based_input_fn_builder(record_file, self._width, phase == "train")
+
+        def convert(key):
+            counted = tfrecord.file_based_convert_examples_to_features(
+                examples,
+                flags["label_list"],
+                self._width,
+                self._tokenizer,
+                record_file,
+                long_text=flags["long_text"],
+                pad_records=command.pad_records,
+                key=key,
+            )
+            if counted:
+                self._warn_of_texts(path, counted)
+            return counted
+
+        written = convert(key)
+        try:
+            found = tfrecord.read_features(record_file)
+        except UserError as error:
+            if written:
+                raise
+            log.warning("%s; it is made anew", str(error).partition(" (")[0])
+            os.unlink(record_file)
+            convert(key)
+            found = tfrecord.read_features(record_file)
+        return batches.input_fn_builder(found, self._width, phase == "train")
 
     def _warn_of_texts(self, path, counted):
         tokens, unknown, empty = counted
@@ -355,6 +380,7 @@ def locked(folder):
                 f"--output_dir={folder}: another process is writing there; wait for it, or choose "
                 "another folder"
             ) from error
+        files.remove_left_overs(folder)
         yield folder
 
 

@@ -50,17 +50,25 @@ def run(command):
     # Everything that can be wrong is looked at before TensorFlow is loaded and any work is done.
     asked = task_data.phases(command)
     stored = task_data.description(command, regress.Regression.name)
-    for name in ("max_seq_length", "use_sigmoid_act", "loss"):
+    if "max_seq_length" in stored:
+        command.adopt("max_seq_length", stored["max_seq_length"])
+    for name in ("use_sigmoid_act", "loss"):
         if name in stored:
-            command.adopt(name, stored[name])
+            task_data.agree(command, name, stored[name])
     label_flag = regress.Regression.label_flag
     source = task_data.data_set(command, regress.DATA_SETS, stored, label_flag)
-    value_range = _value_range(command.value_range) or stored.get(
-        "value_range", source and source.value_range
-    )
-    task = regress.Regression(
-        command.use_sigmoid_act, value_range and tuple(value_range), command.loss
-    )
+    value_range = _value_range(command.value_range)
+    if "value_range" in stored:
+        kept = stored["value_range"] and tuple(stored["value_range"])
+        if value_range not in (None, kept):
+            raise UserError(
+                f"--value_range={command.value_range}: the model was trained with {kept} "
+                "(bert_tools.json); leave the flag out"
+            )
+        value_range = kept
+    else:
+        value_range = value_range or (source and source.value_range)
+    task = regress.Regression(command.use_sigmoid_act, value_range, command.loss)
     data = task_data.load(command, source, asked, task.parse_label)
     shared_flags.check_training_flags(command)
 
@@ -78,7 +86,7 @@ def _value_range(text):
         low, high = (float(part) for part in text.split(","))
     except ValueError:
         low, high = 0.0, 0.0
-    if not -float("inf") < low < high < float("inf"):
+    if not (low < high and high - low < float("inf")):
         raise UserError(f"--value_range={text}: expected LOW,HIGH, such as 0,5")
     return low, high
 

@@ -6,6 +6,7 @@ one is written; windows are tokenised and computed by several threads and writte
 
 import concurrent.futures
 import json
+import logging
 import os
 import queue
 import sys
@@ -19,7 +20,10 @@ from bert_tools.inputs.batches import input_fn_builder
 from bert_tools.inputs.examples import read_examples
 from bert_tools.inputs.features import convert_examples_to_features
 
-_WINDOW = 2048  # Lines: enough to fill rows by length, few enough for flat memory.
+log = logging.getLogger("bert_tools")
+# Lines: enough to fill rows by length, few enough for flat memory and for an end within a second or
+# two. It begins small, so that the first answer comes soon.
+_FIRST_WINDOW, _WINDOW = 32, 1024
 
 
 def predict(command, estimator, task, tokenizer, lines, layout):
@@ -49,12 +53,14 @@ def predict(command, estimator, task, tokenizer, lines, layout):
         )
         input_fn = input_fn_builder(features, command.max_seq_length, False)
         predictions = estimator.predict(input_fn, parallel=False)
-        return len(window), "".join(f"{line}\n" for line in lines_of(task, window, predictions))
+        text = "".join(f"{line}\n" for line in lines_of(task, window, predictions))
+        return len(window), len(window) - len(good), text
 
     workers = os.cpu_count() or 1
     waiting = queue.Queue(2 * workers)
+    skipped = 0
     with (
-        concurrent.futures.ThreadPoolExecutor(workers) as pool,
+        _Pool(workers) as pool,
         files.text_writer(command.predict_output) as write,
         tqdm.tqdm(desc="predicting", unit="line", disable=not sys.stderr.isatty()) as bar,
     ):
@@ -72,22 +78,32 @@ def predict(command, estimator, task, tokenizer, lines, layout):
         while (done := waiting.get()) is not None:
             if isinstance(done, BaseException):
                 raise done
-            count, text = done.result()
+            count, bad, text = done.result()
             write(text)
             bar.update(count)
+            skipped += bad
+    if skipped:
+        log.warning("%s: %d bad lines have no prediction", lines.name, skipped)
+
+
+class _Pool(concurrent.futures.ThreadPoolExecutor):
+    """At the end of the block, what has not begun is dropped: nobody will read it."""
+
+    def __exit__(self, *_):
+        self.shutdown(cancel_futures=True)
 
 
 def _windows(lines, layout, on_bad_line):
     """Lists of InputExample, or of UserError for bad lines that are skipped."""
-    window = []
+    window, size = [], _FIRST_WINDOW
     try:
         for example in read_examples(lines, layout, "predict"):
             if isinstance(example, UserError) and on_bad_line == "error":
                 raise example
             window.append(example)
-            if len(window) >= _WINDOW or not lines.ready:
+            if len(window) >= size or not lines.ready:
                 yield window
-                window = []
+                window, size = [], min(2 * size, _WINDOW)
     except UserError:
         if window:
             yield window

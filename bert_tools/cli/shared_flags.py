@@ -82,6 +82,12 @@ def define_phase_flags(command, stdout_format="tsv"):
         "A file, or - for stdin: a prediction a line, in order. Needs neither data_dir nor "
         "output_dir.",
     )
+    command.enum(
+        "input_format",
+        "auto",
+        ("auto", "tsv", "csv", "jsonl"),
+        "of predict_file and eval_file; auto: by the name, and tsv for stdin.",
+    )
     command.string("predict_output", "-", "Where predictions of --predict_file go; - is stdout.")
     command.enum(
         "predict_format",
@@ -103,7 +109,12 @@ def define_phase_flags(command, stdout_format="tsv"):
         "predict_batch_size", 8, "Read for compatibility; batches are planned by length."
     )
     command.float("learning_rate", 5e-5, "Peak rate of Adam.", lower_bound=0)
-    command.float("num_train_epochs", 3.0, "Passes over the training set; may be fractional.")
+    command.float(
+        "num_train_epochs",
+        3.0,
+        "Passes over the training set; may be fractional.",
+        upper_bound=1e6,
+    )
     command.float(
         "warmup_proportion",
         0.1,

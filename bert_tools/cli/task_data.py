@@ -83,6 +83,9 @@ def phases(command):
         is, which would else be noticed after hours of training.
     """
     asked = [phase for phase in _SPLITS if getattr(command, f"do_{phase}")]
+    for name in ("predict_file", "eval_file", "predict_output"):
+        if command.given(name) and not (getattr(command, name) or "").strip(","):
+            raise UserError(f"--{name} is empty; name a file, or leave the flag out")
     if command.predict_file and not command.data_dir and "predict" in asked:
         asked.remove("predict")  # --do_predict --predict_file=FILE: the file is what to predict.
     if not asked and not command.predict_file and not command.eval_file:
@@ -97,6 +100,8 @@ def phases(command):
     if command.predict_file:
         if command.predict_file != "-":
             tables.require_file(command.predict_file, "--predict_file")
+        if os.path.isdir(command.predict_output):
+            raise UserError(f"--predict_output={command.predict_output}: is a folder; name a file")
         folder = os.path.dirname(command.predict_output)
         if folder and not os.path.isdir(folder):
             raise UserError(f"--predict_output={command.predict_output}: no such folder; make it")
@@ -140,6 +145,7 @@ def description(command, kind):
         path = os.path.join(folder or "", "bert_tools.json")
         if folder and os.path.exists(path):
             stored = files.read_json(path)
+            _check_description(stored, path)
             if stored.get("task") not in (None, kind):
                 raise UserError(
                     f"{path}: the model was trained for another kind of task "
@@ -147,6 +153,79 @@ def description(command, kind):
                 )
             return stored
     return {}
+
+
+def _check_description(stored, path):
+    """The values of a bert_tools.json that commands read, as UserError when one is of no use."""
+    columns = stored.get("columns")
+    numbers = (int, float)
+    checks = {
+        "task": ("a str", lambda value: isinstance(value, str)),
+        "task_name": ("a str", lambda value: isinstance(value, str)),
+        "max_seq_length": ("a number from 3", lambda value: type(value) is int and value >= 3),
+        "pairs": ("true or false", lambda value: isinstance(value, bool)),
+        "use_sigmoid_act": ("true or false", lambda value: isinstance(value, bool)),
+        "loss": ("a str", lambda value: isinstance(value, str)),
+        "value_range": (
+            "null or [low, high]",
+            lambda value: (
+                value is None
+                or (
+                    isinstance(value, list)
+                    and len(value) == 2
+                    and all(type(number) in numbers for number in value)
+                    and value[0] < value[1]
+                )
+            ),
+        ),
+        "labels": (
+            "null or a list of str",
+            lambda value: (
+                value is None
+                or (isinstance(value, list) and all(isinstance(label, str) for label in value))
+            ),
+        ),
+        "positive_label": ("a str", lambda value: isinstance(value, str)),
+        "columns": (
+            "an object with text_a, text_b, label and header",
+            lambda _: (
+                isinstance(columns, dict)
+                and columns.keys() == {"text_a", "text_b", "label", "header"}
+                and isinstance(columns["text_a"], int | str)
+                and all(isinstance(columns[name], int | str | None) for name in ("text_b", "label"))
+                and isinstance(columns["header"], bool)
+            ),
+        ),
+        "dev_split": (
+            "an object with fraction and seed",
+            lambda value: (
+                isinstance(value, dict)
+                and value.keys() == {"fraction", "seed"}
+                and type(value["fraction"]) in numbers
+                and type(value["seed"]) is int
+            ),
+        ),
+    }
+    for name, (expected, holds) in checks.items():
+        if name in stored and not holds(stored[name]):
+            raise UserError(
+                f"{path}: {name} is {stored[name]!r}, expected {expected}; restore the file"
+            )
+
+
+def agree(command, name, value):
+    """Gives a flag the value that the model was trained with, or refuses another one.
+
+    Args:
+      name: str, the flag.
+      value: what the model's bert_tools.json says of it, as the flag would have it.
+    """
+    if command.given(name) and getattr(command, name) != value:
+        raise UserError(
+            f"--{name}={getattr(command, name)}: the model was trained with {value} "
+            "(bert_tools.json); leave the flag out"
+        )
+    command.adopt(name, value)
 
 
 def data_set(command, table, stored, label_flag):
@@ -208,12 +287,12 @@ def load(command, source, asked, parse_label):
       parse_label: see examples.read_examples.
     """
     data = {}
+    fraction, split_seed = _split(command)
     for phase in asked:
         split, second = _SPLITS[phase], _SECOND_SPLITS.get(phase)
-        fraction = command.dev_fraction
         if fraction and split in ("train", "dev") and not source.has(command.data_dir, "dev"):
             path, read = source.load(command.data_dir, "train", parse_label, command.on_bad_line)
-            data[phase] = path, _share(read, fraction, command.seed, split)
+            data[phase] = path, _share(read, fraction, split_seed, split)
             if not data[phase][1]:
                 raise UserError(
                     f"--dev_fraction={fraction:g}: leaves no {split} example of {len(read)}; "
@@ -235,21 +314,42 @@ def load(command, source, asked, parse_label):
     return data
 
 
+def _split(command):
+    """(fraction, seed) of --dev_fraction's split: those of the run whose checkpoints lie in
+    output_dir, so that no example of its training set is ever one of the dev set.
+    """
+    folder = command.output_dir or ""
+    path = os.path.join(folder, "bert_tools.json")
+    if not os.path.exists(os.path.join(folder, "checkpoint")) or not os.path.exists(path):
+        return command.dev_fraction, command.seed
+    stored = files.read_json(path)
+    _check_description(stored, path)
+    kept = stored.get("dev_split", {"fraction": command.dev_fraction, "seed": command.seed})
+    if command.dev_fraction and command.dev_fraction != kept["fraction"]:
+        raise UserError(
+            f"--dev_fraction={command.dev_fraction:g}: the model in --output_dir={folder} was "
+            f"trained with {kept['fraction']:g}; give that, or choose an empty folder"
+        )
+    return kept["fraction"], kept["seed"]
+
+
 def scored_layout(command, source, stored, path, split, label_flag):
     """The Layout of a file of --predict_file (split "test") or --eval_file (split "dev").
 
     Columns that the flags name count first; then the form of the task's file of that split. Lines
     of stdin are `text TAB second text` where the flags say nothing.
     """
+    form = command.input_format if command.input_format != "auto" else tables.format_of(path)
     columns = _columns(command, label_flag)
     if columns is not None:
-        return columns._replace(kind=tables.format_of(path))
+        return columns._replace(kind=form)
     pairs = stored.get("pairs", True)
     plain = examples.Layout(0, 1 if pairs else None, 2 if pairs else 1)
-    if source is None or (path == "-" and not command.task_name):
+    if source is None or (path == "-" and form == "tsv" and not command.task_name):
         return plain
     layout = source.layout(split, path)
-    form = tables.format_of(path)
+    if isinstance(source, OwnFiles):
+        return layout._replace(kind=form)
     if form not in ("tsv", layout.kind):
         raise UserError(
             f"{path}: a .{form} file, and those of the task are .{layout.kind}; name its columns "
@@ -261,6 +361,8 @@ def scored_layout(command, source, stored, path, split, label_flag):
 def meta(command, source, data):
     """What bert_tools.json keeps of the data."""
     kept = {"task_name": command.task_name.lower()}
+    if command.dev_fraction:
+        kept["dev_split"] = {"fraction": command.dev_fraction, "seed": _split(command)[1]}
     if isinstance(source, OwnFiles):
         names = ("text_a", "text_b", "label", "header")
         kept["columns"] = {name: getattr(source.columns, name) for name in names}

@@ -1,8 +1,8 @@
 """The folder that a training command leaves: bert_config.json, vocabulary, checkpoints, and
 bert_tools.json, which says what the model is for.
 
-    {"format_version": 1, "family": "bert", "task": "sim", "labels": null, "value_range": [0, 1],
-     "max_seq_length": 128, "pooling": null, "do_lower_case": true, "strip_accents": true,
+    {"format_version": 1, "family": "bert", "task": "regress", "task_name": "sim", "pairs": true,
+     "value_range": null, "max_seq_length": 128, "do_lower_case": true, "strip_accents": true,
      "tokenize_chinese_chars": true, "vocab_file": "vocab.txt"}
 
 Keys that are not known here are kept and handed on as they stand.

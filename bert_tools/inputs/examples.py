@@ -173,7 +173,8 @@ def parse_value(cell):
       ValueError: it is none.
     """
     try:
-        value = float(cell)
+        # Python reads 1_0 as ten, and takes true for one.
+        value = math.nan if isinstance(cell, bool) or "_" in str(cell) else float(cell)
     except (TypeError, ValueError, OverflowError):
         value = math.nan
     if not math.isfinite(value):
@@ -205,7 +206,7 @@ def load_processor(path, task_name):
     sys.modules[spec.name] = module  # dataclasses and pickle look it up there.
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UserError(
             f"--task_module={path}: {type(error).__name__}: {error}; correct it"
         ) from error
@@ -255,9 +256,9 @@ def examples_of_processor(processor, split, data_dir, parse_label=None, path="")
         given = list(method(data_dir))
     except NotImplementedError as error:
         raise UserError(f"{path}: get_{split}_examples is not implemented; write it") from error
-    except (UserError, OSError):
+    except UserError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UserError(
             f"{path}: get_{split}_examples: {type(error).__name__}: {error}; correct it"
         ) from error
@@ -308,8 +309,14 @@ def _raised(cells):
 
 def _header(cells, name, number, columns):
     """{column name: its place}; the columns wanted must be there."""
-    names = {cell.strip(): place for place, cell in enumerate(cells)}
+    cells = [cell.strip() for cell in cells]
+    names = {cell: place for place, cell in enumerate(cells)}
     for column in columns:
+        if cells.count(column) > 1:
+            raise UserError(
+                f"{name}:{number}: the header has {column!r} {cells.count(column)} times; name the "
+                "columns by number, with --header=true"
+            )
         if isinstance(column, str) and column not in names:
             raise UserError(
                 f"{name}:{number}: no column {column!r} in the header, which has "

@@ -46,6 +46,8 @@ def opened(path, flag="--data_dir"):
       UserError: no such file; names `flag`.
     """
     if path == "-":
+        if sys.stdin is None:
+            raise UserError(f"{flag}=-: stdin is closed; pipe the lines in")
         # Unbuffered: a thread that waits in a buffered read makes the interpreter's end fail.
         yield Lines(getattr(sys.stdin.buffer, "raw", sys.stdin.buffer), "stdin")
     else:
@@ -95,9 +97,10 @@ class Lines:
         try:
             return self._number, raw.decode("utf-8").rstrip("\r\n")
         except UnicodeDecodeError as error:
+            wide = self._number == 1 and raw[:2] in (b"\xff\xfe", b"\xfe\xff")
             return self._number, UserError(
                 f"{self.name}:{self._number}: not UTF-8 at byte {error.start} of the line; "
-                "convert the file, for example: iconv -f latin1 -t utf-8"
+                f"convert the file, for example: iconv -f {'utf-16' if wide else 'latin1'} -t utf-8"
             )
 
     @property
