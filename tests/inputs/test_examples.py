@@ -377,9 +377,9 @@ def test_processor_that_fails(given, message):
     assert message in str(caught.value)
 
 
-def test_error_of_the_system_stays_what_it_is():
-    with pytest.raises(FileNotFoundError):
-        examples.examples_of_processor(Given(FileNotFoundError("f")), "train", "")
+def test_error_of_the_system_names_the_processor():
+    with pytest.raises(UserError, match=r"p\.py: get_train_examples: FileNotFoundError: f; cor"):
+        examples.examples_of_processor(Given(FileNotFoundError("f")), "train", "", path="p.py")
 
 
 @pytest.mark.parametrize("processor", [examples.DataProcessor(), object()])
