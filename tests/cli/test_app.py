@@ -201,7 +201,9 @@ def test_interrupt(command, capsys):
         raise KeyboardInterrupt
 
     assert run(command, [], main) == 130
-    assert capsys.readouterr().err == "interrupted; the same command goes on where training stopped\n"
+    assert (
+        capsys.readouterr().err == "interrupted; the same command goes on where training stopped\n"
+    )
 
 
 WAITING = """
