@@ -5,6 +5,7 @@ status.
 import logging
 import math
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -259,4 +260,6 @@ def _log_to_stderr():
 
 
 def _sentence(error):
-    return " ".join(str(error).split()).rstrip(".")
+    # absl puts a tuple of words into some of its messages.
+    text = re.sub(r"\('([^']*)', '([^']*)'\)", r"\1: \2", str(error))
+    return " ".join(text.split()).rstrip(".")

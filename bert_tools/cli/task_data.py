@@ -86,6 +86,13 @@ def phases(command):
     for name in ("predict_file", "eval_file", "predict_output"):
         if command.given(name) and not (getattr(command, name) or "").strip(","):
             raise UserError(f"--{name} is empty; name a file, or leave the flag out")
+    if command.given("predict_output") and not command.predict_file:
+        raise UserError(
+            f"--predict_output={command.predict_output}: is of --predict_file, which is missing; "
+            "give it, or leave this out"
+        )
+    if command.header and not command.text_column:
+        raise UserError("--header: needs --text_column, by number; give it, or leave this out")
     if command.predict_file and not command.data_dir and "predict" in asked:
         asked.remove("predict")  # --do_predict --predict_file=FILE: the file is what to predict.
     if not asked and not command.predict_file and not command.eval_file:

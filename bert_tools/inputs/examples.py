@@ -342,7 +342,8 @@ def _example(cells, number, lines, layout, columns, names, split, index, parse_l
         if isinstance(cells, dict):
             what = f"has no value for {column!r}"
         elif names is not None or layout.kind == "jsonl":
-            what = f"has {len(cells)} columns, none for {column!r}"
+            counted = " (counted from 0)" if isinstance(column, int) else ""
+            what = f"has {len(cells)} columns, none for {column!r}{counted}"
         else:
             needed = 1 + max(c for c in columns if c is not None)
             kind = "tab-separated" if layout.kind == "tsv" else "comma-separated"

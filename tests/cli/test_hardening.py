@@ -212,3 +212,16 @@ def test_results_are_utf_8_in_any_locale(trained, tmp_path):
 def test_cluster_that_cannot_be_read(refused, monkeypatch):
     monkeypatch.setenv("TF_CONFIG", "{bad")
     assert "TF_CONFIG={bad" in refused(strategy="multi_worker")
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        ({"predict_output": "x.txt"}, "--predict_output=x.txt: is of --predict_file"),
+        ({"header": True}, "--header: needs --text_column"),
+        ({"do_eval": "maybe"}, "Non-boolean argument to boolean flag: maybe"),
+    ],
+    ids=str,
+)
+def test_flags_that_nothing_would_read(refused, flags, message):
+    assert message in refused(**flags)

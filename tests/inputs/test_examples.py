@@ -94,8 +94,8 @@ def test_guids_count_the_examples():
         (b"\xff\tb\t1\n", PAIR, "f:2: not UTF-8 at byte 0"),
         ('"a,b\n', PAIR._replace(kind="csv"), "f:2: not a CSV row ("),
         ("5\n", PAIR._replace(kind="jsonl"), "f:2: expected a JSON object, found '5'"),
-        ('["a"]\n', PAIR._replace(kind="jsonl"), "f:2: has 1 columns, none for 1; correct"),
-        ("[]\n", PAIR._replace(kind="jsonl"), "f:2: has 0 columns, none for 0; correct"),
+        ('["a"]\n', PAIR._replace(kind="jsonl"), "f:2: has 1 columns, none for 1 (counted from 0)"),
+        ("[]\n", PAIR._replace(kind="jsonl"), "f:2: has 0 columns, none for 0 (counted from 0)"),
     ],
 )
 def test_bad_row_is_one_of_others(content, layout, message):
