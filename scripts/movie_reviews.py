@@ -5,8 +5,9 @@ that had to change.
 python scripts/movie_reviews.py --output_dir=/tmp/movie-reviews
 
 On stdout come JSON lines: the metrics of the dev set, then a prediction a sentence. With the
-defaults, 400 short opinions, that takes a minute on two cores; for the notebook's own data give
---data_dir a folder of train.tsv and dev.tsv with the columns sentence and label.
+defaults, 400 short opinions, that takes half a minute on two cores and gives an accuracy of 0.69;
+for the notebook's own data give --data_dir a folder of train.tsv and dev.tsv with the columns
+sentence and label.
 """
 
 import csv
@@ -71,10 +72,7 @@ def run(command):
     train = read_table(os.path.join(command.data_dir, "train.tsv"))
     test = read_table(os.path.join(command.data_dir, "dev.tsv"))
     train_examples, test_examples = (
-        [
-            InputExample(guid=None, text_a=x[DATA_COLUMN], label=int(x[LABEL_COLUMN]))
-            for x in table
-        ]
+        [InputExample(guid=None, text_a=x[DATA_COLUMN], label=int(x[LABEL_COLUMN])) for x in table]
         for table in (train, test)
     )
 

@@ -69,7 +69,7 @@ def test_the_whole_flow(run, script, toy_model, tmp_path):
 
 
 def test_real_weights(run, minilm):
-    """The notebook's recipe, 37 steps."""
+    """The notebook's recipe, 37 steps: an accuracy of 0.69."""
     metrics, predictions = run(f"--bert={minilm}")
     assert metrics["global_step"] == 37
     assert metrics["eval_accuracy"] > 0.6
