@@ -23,7 +23,7 @@ def test_runs_by_path(tmp_path, name):
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
-    assert f"{name.removesuffix('.py')} " in done.stdout
+    assert name.removesuffix(".py") in done.stdout
     assert "--max_seq_length" in done.stdout
 
 
