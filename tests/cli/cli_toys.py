@@ -1,8 +1,10 @@
 """Command lines over the toy model, and the reading of what a run leaves."""
 
 import contextlib
+import functools
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 
@@ -46,6 +48,8 @@ def process(**flags):
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # A shell starts background jobs, such as this test run, with SIGINT ignored.
+        preexec_fn=functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL),
     ) as running:
         try:
             yield running
