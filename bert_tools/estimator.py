@@ -150,7 +150,7 @@ class Estimator:
             devices and parts do not divide the batch, or there is no such metric.
         """
         config = self._config
-        self._require_divisible_batch()
+        self.require_divisible_batch()
         best = _Best(evaluation) if evaluation and evaluation.metric else None
         if evaluation and evaluation.patience is not None and not best:
             raise UserError(
@@ -257,7 +257,10 @@ class Estimator:
             log.warning("%d steps were skipped because float16 overflowed", loss_scale.skipped)
         return self
 
-    def _require_divisible_batch(self):
+    def require_divisible_batch(self):
+        """Raises UserError unless devices and parts divide params["batch_size"]; `train` does so
+        too.
+        """
         replicas = self._strategy.num_replicas_in_sync
         parts = self._config.gradient_accumulation_steps
         if self._params["batch_size"] % (replicas * parts):

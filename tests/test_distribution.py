@@ -202,7 +202,7 @@ def test_devices_must_divide_the_batch(tmp_path, toy_model, data_dir):
     process = start(2, command)
     log, _ = process.communicate(timeout=100)
     assert process.returncode == 1
-    assert "error: --train_batch_size=3: 2 parts (devices times" in log
+    assert "error: --train_batch_size=3: 2 devices and --gradient_accumulation_steps=1" in log
     assert "Traceback" not in log
     assert not (tmp_path / "out").exists()
 

@@ -52,13 +52,14 @@ class Session:
         self._command, self._task, self._source = command, task, source
         self._data, self._stored = data, stored
         self._meta, self._on_scored = meta or {}, on_scored
+        self._input_fns = {}
         self._output_dir = output_dir or command.output_dir
         strategy = shared_flags.strategy(command)
         precision = shared_flags.precision(command)
         model = shared_flags.load_model(command, fallback_dir=self._output_dir)
         self._tokenizer, self._width = model.tokenizer, command.max_seq_length
         features.check_max_seq_length(self._width)
-        self._steps = self._planned_steps(strategy.num_replicas_in_sync) if "train" in data else 0
+        self._steps = self._planned_steps() if "train" in data else 0
         self._chief = is_chief(strategy)
         model_fn = model_fn_builder(
             model.config,
@@ -83,6 +84,8 @@ class Session:
             gradient_accumulation_steps=command.gradient_accumulation_steps,
         )
         self._estimator = Estimator(model_fn, config, {"batch_size": command.train_batch_size})
+        if "train" in data:
+            self._estimator.require_divisible_batch()
         self._require_same_model(model)
         self._require_head(model)
         self._model = model
@@ -123,7 +126,7 @@ class Session:
         """The phases of this name that there is data of: of a second set too."""
         return [phase for phase in (name, f"{name}_mm") if phase in self._data]
 
-    def _planned_steps(self, replicas):
+    def _planned_steps(self):
         """Training steps by epochs and batch size, as the original counts them."""
         command, count = self._command, len(self._data["train"][1])
         size = command.train_batch_size
@@ -136,12 +139,6 @@ class Session:
             raise UserError(
                 f"--num_train_epochs={command.num_train_epochs:g}: {count} examples make no whole "
                 f"step of --train_batch_size={size}; raise it"
-            )
-        shares = replicas * command.gradient_accumulation_steps
-        if size % shares:
-            raise UserError(
-                f"--train_batch_size={size}: {shares} parts (devices times "
-                "--gradient_accumulation_steps) share a step; give a multiple of that"
             )
         return min(steps, command.max_train_steps) if command.max_train_steps else steps
 
@@ -307,6 +304,8 @@ class Session:
         """Converts the phase's examples to output_dir/PHASE.tf_record, and reads them from
         there.
         """
+        if phase in self._input_fns:  # The dev set is read once, though training evaluates too.
+            return self._input_fns[phase]
         command = self._command
         path, examples = self._data[phase]
         record_file = self._path(f"{phase}.tf_record")
@@ -344,7 +343,8 @@ class Session:
             os.unlink(record_file)
             convert(key)
             found = tfrecord.read_features(record_file)
-        return batches.input_fn_builder(found, self._width, phase == "train")
+        self._input_fns[phase] = batches.input_fn_builder(found, self._width, phase == "train")
+        return self._input_fns[phase]
 
     def _warn_of_texts(self, path, counted):
         tokens, unknown, empty = counted

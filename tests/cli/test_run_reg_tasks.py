@@ -357,6 +357,9 @@ def test_training_flags_reach_model_and_estimator(run, toy_model, toy_data, tmp_
         def __init__(self, model_fn, config, params):
             seen.update(optimizer=model_fn.optimizer, config=config)
 
+        def require_divisible_batch(self):
+            pass
+
         def train(self, input_fn, max_steps, evaluation):
             seen.update(max_steps=max_steps, evaluation=evaluation)
             raise Stopped
