@@ -1,0 +1,1 @@
+"""Extractive question answering: data in SQuAD's layout, windows, answers, the official scores."""
