@@ -12,15 +12,16 @@ _ARTICLE = re.compile(r"\b(?:a|an|the)\b")
 _NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 _CHINESE = re.compile("[\u4e00-\u9fa5]")
 # What CMRC's script leaves out. It lists the ellipsis as two characters, which no character equals.
-_CMRC_LEFT_OUT = frozenset("-:_*^/\\~`+=，。：？！“”；’《》·、「」（）－～『』")
-_CMRC_DROP = str.maketrans("", "", "".join(_CMRC_LEFT_OUT))
+_CMRC_DROP = str.maketrans("", "", "-:_*^/\\~`+=，。：？！“”；’《》·、「」（）－～『』")
 # The marks that the Penn Treebank's rules set apart, as nltk has them; those that CMRC's script
 # leaves out before need no rule.
 _TREEBANK_MARK = re.compile(
-    r"\.\.\.|''|[;@#$%&?!()\[\]{}<>\"“”‘«»]|,(?!\d)|n't\b|'(?:s|m|d|ll|re|ve)\b"
+    r"\.{2,}|''|[;@#$%&?!()\[\]{}<>\"“”‘’«»\u2012-\u2015]|,(?!\d)"
+    r"|(?<![\w'])'(?!(?:re|ve|ll|m|t|s|d|n)\b)(?=\w)"
+    r"|(?<=[^' ])(?:'(?:s|m|d|ll|re|ve)?|n't)(?![\w'])"
     r"|(?<!\.)\.(?=[\])}>\"'»” ]*\s*$)"
 )
-_OPENING_QUOTE = re.compile(r"(?:^|(?<=[ (\[{<]))\"")
+_OPENING_QUOTE = re.compile(r"(?<=[ (\[{<])\"")
 
 
 def squad_scores(references, predictions, null_odds=None):
@@ -173,16 +174,13 @@ def _cmrc_normal(text):
 def _cmrc_segments(text):
     """Chinese characters one by one, the rest in words, without the marks that are left out."""
     segments = []
-    for part in re.split("([\u4e00-\u9fa5])|[" + re.escape("".join(_CMRC_LEFT_OUT)) + "]", text):
-        if part and _CHINESE.fullmatch(part):
-            segments.append(part)
-        elif part:
-            segments += _treebank_words(part)
+    for part in re.split("([\u4e00-\u9fa5])", _cmrc_normal(text)):
+        segments += [part] if _CHINESE.fullmatch(part) else _treebank_words(part)
     return segments
 
 
 def _treebank_words(text):
-    text = _OPENING_QUOTE.sub(" `` ", text.lower())
+    text = _OPENING_QUOTE.sub(" `` ", re.sub('^"', "`` ", text))
     words = _TREEBANK_MARK.sub(r" \g<0> ", text).split()
     return ["''" if word == '"' else word for word in words]
 
