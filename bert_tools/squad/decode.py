@@ -21,6 +21,7 @@ class Candidate(typing.NamedTuple):
     text: str, cut from the context; "" is "the text has no answer".
     begin, end: int, text == context[begin:end]; -1, -1 for no answer.
     start_logit, end_logit: float.
+    window: int, the number of the window in which it was found.
     probability: float, among the n best.
     """
 
@@ -29,6 +30,7 @@ class Candidate(typing.NamedTuple):
     end: int
     start_logit: float
     end_logit: float
+    window: int
     probability: float
 
 
@@ -191,17 +193,15 @@ def _decoded(windows, number, pairs, start_logits, end_logits, n_best_size, vers
     order = np.argsort(-(begins + lasts), kind="stable")
     null = None
     if version_2 and of.start < of.stop:
-        nulls = start_logits[of, 0] + end_logits[of, 0]
-        least = of.start + int(np.argmin(nulls))
-        null = (float(start_logits[least, 0]), float(end_logits[least, 0]))
+        least = of.start + int(np.argmin(start_logits[of, 0] + end_logits[of, 0]))
+        null = ("", -1, -1, float(start_logits[least, 0]), float(end_logits[least, 0]), least)
+        null_score = null[3] + null[4]
     pieces = windows.pieces[example.document]
     chosen, seen = [], set()
     for index in order.tolist():
-        if null and None not in seen and begins[index] + lasts[index] < sum(null):
-            seen.add(None)
-            if len(chosen) < n_best_size:
-                chosen.append(("", -1, -1, *null))
-        if len(chosen) >= n_best_size:
+        if null and null not in chosen and begins[index] + lasts[index] < null_score:
+            chosen.append(null)
+        if len(chosen) >= n_best_size and seen:
             break
         shift = windows.starts[window[index]] - windows.offsets[window[index]]
         place = pieces.span(start[index] + shift)[0]
@@ -209,12 +209,13 @@ def _decoded(windows, number, pairs, start_logits, end_logits, n_best_size, vers
         text = example.document.text[place:stop]
         if text not in seen:
             seen.add(text)
-            chosen.append((text, place, stop, float(begins[index]), float(lasts[index])))
-    if null and not any(text == "" for text, *_ in chosen):
-        chosen.append(("", -1, -1, *null))
+            scores = (float(begins[index]), float(lasts[index]))
+            chosen.append((text, place, stop, *scores, int(window[index])))
+    if null and null not in chosen:
+        chosen.append(null)
     if not chosen:
-        chosen = [("", -1, -1, 0.0, 0.0)]
-    scores = np.array([start_logit + end_logit for *_, start_logit, end_logit in chosen])
+        chosen = [("", -1, -1, 0.0, 0.0, -1)]
+    scores = np.array([start_logit + end_logit for *_, start_logit, end_logit, _ in chosen])
     weights = np.exp(scores - scores.max())
     n_best = [
         Candidate(*fields, float(probability))
@@ -225,4 +226,4 @@ def _decoded(windows, number, pairs, start_logits, end_logits, n_best_size, vers
     answers = [candidate for candidate in n_best if candidate.text]
     if not answers:
         return Decoded(n_best, _NO_SCORE)
-    return Decoded(n_best, sum(null) - answers[0].start_logit - answers[0].end_logit)
+    return Decoded(n_best, null_score - answers[0].start_logit - answers[0].end_logit)

@@ -38,11 +38,7 @@ def squad_scores(references, predictions, null_odds=None):
       best_f1, what the predictions score where those with odds above best_exact_thresh,
       best_f1_thresh become "".
     """
-    answers = _normal_answers(references)
-    scores = {
-        name: {qid: _best(function, texts, predictions.get(qid)) for qid, texts in answers.items()}
-        for name, function in (("exact", _exact), ("f1", _f1))
-    }
+    scores = question_scores(references, predictions)
     result = {
         "exact_match": _percent(scores["exact"], references),
         "f1": _percent(scores["f1"], references),
@@ -61,6 +57,36 @@ def squad_scores(references, predictions, null_odds=None):
             result[f"best_{name}"] = 100.0 * best / len(references)
             result[f"best_{name}_thresh"] = threshold
     return result
+
+
+def question_scores(references, predictions):
+    """{"exact" and "f1": {question's id: 0 to 1}}; see squad_scores for the arguments."""
+    answers = _normal_answers(references)
+    return {
+        name: {qid: _best(function, texts, predictions.get(qid)) for qid, texts in answers.items()}
+        for name, function in (("exact", _exact), ("f1", _f1))
+    }
+
+
+def precision_recall(references, scores, null_odds):
+    """The official precision-recall curve: answers are taken in by ascending null odds.
+
+    Args:
+      references: as squad_scores has them; at least one question has an answer.
+      scores: dict {question's id: float}, of `question_scores`.
+      null_odds: dict {question's id: float}.
+
+    Returns:
+      (recall, precision, float: the area under the steps); two float64 arrays, from (0, 1) on.
+    """
+    ids = sorted(references, key=null_odds.get)
+    right = np.cumsum([scores[qid] if references[qid] else 0.0 for qid in ids])
+    odds = np.array([null_odds[qid] for qid in ids])
+    # A threshold cannot part equals.
+    kept = np.append(odds[1:] != odds[:-1], True)
+    precision = np.append(1.0, (right / np.arange(1, len(ids) + 1))[kept])
+    recall = np.append(0.0, (right / sum(map(bool, references.values())))[kept])
+    return recall, precision, float(np.sum(np.diff(recall) * precision[1:]))
 
 
 def tuned_threshold(references, answers, null_odds):
