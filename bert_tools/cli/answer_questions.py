@@ -71,7 +71,9 @@ def run(command):
     names = (*answering.REMEMBERED, "n_best_size", "max_answer_length")
     settings = {name: getattr(command, name) for name in names}
     model = shared_flags.load_model(command)
-    reader = answering.QuestionAnswerer.of_model(model, command.bert or model.source, config, **settings)
+    reader = answering.QuestionAnswerer.of_model(
+        model, command.bert or model.source, config, **settings
+    )
     shown_questions = _Shown(command)
     if command.question:
         answers = reader.answer([(command.question, context)])

@@ -40,8 +40,8 @@ def flags():
     command.bool(
         "tune_null_threshold",
         False,
-        "Choose the null_score_diff_threshold with the highest F1 on predict_file, use it, and keep "
-        "it in output_dir, where later runs find it.",
+        "Choose the null_score_diff_threshold with the highest F1 on predict_file, use it, and "
+        "keep it in output_dir, where later runs find it.",
     )
     command.enum(
         "answer_scores",
@@ -112,8 +112,8 @@ def _check_null_flags(command):
         folder = command.output_dir
         if not command.do_train and not os.path.exists(os.path.join(folder, "bert_tools.json")):
             raise UserError(
-                f"--tune_null_threshold: --output_dir={folder} holds no model to keep the threshold "
-                "with; give the folder of the trained one"
+                f"--tune_null_threshold: --output_dir={folder} holds no model to keep the "
+                "threshold with; give the folder of the trained one"
             )
 
 

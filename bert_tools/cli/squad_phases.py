@@ -116,9 +116,7 @@ class SquadSession(phases.Session):
             {qid: [_row(c) for c in answer.n_best] for qid, answer in answers.items()},
         )
         if scored:
-            phases.write_results(
-                self._folder, "", self._scores(references, predictions, null_odds)
-            )
+            phases.write_results(self._folder, "", self._scores(references, predictions, null_odds))
             if command.plot_dir:
                 pictures.plot_null_odds(command.plot_dir, references, predictions, null_odds)
 

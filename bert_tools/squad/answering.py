@@ -1,8 +1,8 @@
 """Answers from Python, with a model that is loaded once.
 
-    reader = QuestionAnswerer.load("/tmp/squad")
-    answer = answer_question("Who wrote it?", "It was written by Ann in May.", reader)
-    print(answer.text, answer.probability, answer.begin, answer.end)
+reader = QuestionAnswerer.load("/tmp/squad")
+answer = answer_question("Who wrote it?", "It was written by Ann in May.", reader)
+print(answer.text, answer.probability, answer.begin, answer.end)
 """
 
 import typing
@@ -13,7 +13,6 @@ from bert_tools.errors import UserError
 from bert_tools.squad.decode import decode
 from bert_tools.squad.examples import Document, SquadExample
 from bert_tools.squad.windows import convert_examples_to_features
-
 
 # The settings of QuestionAnswerer, and flags of the commands, that bert_tools.json has of a trained
 # model.
@@ -163,7 +162,9 @@ class QuestionAnswerer:
                 raise UserError(
                     f"question {example.question_text!r}: its context holds no word; give a text"
                 )
-        found = list(self._estimator.predict(input_fn_builder(windows.features, self._width, False)))
+        found = list(
+            self._estimator.predict(input_fn_builder(windows.features, self._width, False))
+        )
         starts = np.stack([row["start_logits"] for row in found])
         ends = np.stack([row["end_logits"] for row in found])
         decoded = decode(windows, starts, ends, *self._choice)

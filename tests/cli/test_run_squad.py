@@ -104,7 +104,9 @@ def test_whole_run(run, tmp_path):
     }
     # What was trained answers alone, with the flags that it remembers.
     written = (out / "predictions.json").read_bytes()
-    flags = dict.fromkeys(("bert", "max_seq_length", "max_query_length", "doc_stride", "train_file"))
+    flags = dict.fromkeys(
+        ("bert", "max_seq_length", "max_query_length", "doc_stride", "train_file")
+    )
     (out / "predictions.json").unlink()
     stamp = (out / "eval.tf_record").stat().st_mtime_ns
     assert run(do_predict=True, **flags)[0] == 0

@@ -98,9 +98,7 @@ def test_several_windows(tokenizer):
     assert decoded.best.text == "c" and decoded.best.start_logit == 1
     assert decoded.best.window == 0
     nulls = {"w0_0": 5, "w1_0": -1, "w2_0": 7}
-    decoded = one(
-        windows, {**nulls, "w0_5": 1}, {**nulls, "w0_5": 1}, version_2_with_negative=True
-    )
+    decoded = one(windows, {**nulls, "w0_5": 1}, {**nulls, "w0_5": 1}, version_2_with_negative=True)
     assert decoded.null_odds == -4  # Of the window where it scores least.
 
 
@@ -159,9 +157,7 @@ def test_random_scores_as_in_the_originals_loops(tokenizer):
     rng = np.random.default_rng(0)
     for _ in range(20):
         context = " ".join(rng.choice(list("abcdefg"), int(rng.integers(1, 30))))
-        windows = convert_examples_to_features(
-            [example(context, "h")], tokenizer, 12, 4, 4, False
-        )
+        windows = convert_examples_to_features([example(context, "h")], tokenizer, 12, 4, 4, False)
         # Ties are frequent.
         starts, ends = rng.integers(-4, 4, (2, len(windows), 12)).astype(np.float32)
         (decoded,) = decode(windows, starts, ends, 5, 4)

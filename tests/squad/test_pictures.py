@@ -1,5 +1,7 @@
 """Pictures of scores: what is drawn, and that it is written."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -31,7 +33,7 @@ def test_labels_of_250_tokens_do_not_overlap():
     figure.canvas.draw()
     for axes in figure.axes:
         boxes = [label.get_window_extent() for label in axes.get_xticklabels()]
-        for left, right in zip(boxes[:-1], boxes[1:], strict=True):
+        for left, right in itertools.pairwise(boxes):
             assert left.x1 <= right.x0
 
 

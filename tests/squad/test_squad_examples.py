@@ -77,11 +77,18 @@ def test_what_is_counted_is_told(tmp_path):
         question("4", "?", [("Ann", 0), ("it", 10)]),
         question("4", "?", [("Ann", 0)]),
     ]
-    path = write(tmp_path / "x.json", squad((CONTEXT, asked), (" ", [question("5", "?", [(" ", 0)])])))
+    path = write(
+        tmp_path / "x.json", squad((CONTEXT, asked), (" ", [question("5", "?", [(" ", 0)])]))
+    )
     _, findings = read_squad_examples(path, True)
     told = list(findings.lines())
-    assert [line[:9] for line in told] == ["2 answers", "2 answers", "1 questio", *["1 questio"] * 2]
-    assert "(the first: 1)" in told[0] and "1, 2" in list(findings.lines(verbose=True))[0]
+    assert [line[:9] for line in told] == [
+        "2 answers",
+        "2 answers",
+        "1 questio",
+        *["1 questio"] * 2,
+    ]
+    assert "(the first: 1)" in told[0] and "1, 2" in next(iter(findings.lines(verbose=True)))
     assert findings.unaligned == ["3", "5"] and findings.empty_contexts == ["5"]
     assert findings.several_answers == ["4"] and findings.repeated == ["4"]
 

@@ -1,5 +1,6 @@
 """Windows by hand, and as the original cuts them."""
 
+import itertools
 import math
 
 import numpy as np
@@ -22,7 +23,7 @@ def rows(windows, tokenizer):
     ids, ends = windows.features.input_ids, windows.features.offsets
     return [
         " ".join(tokenizer.convert_ids_to_tokens(ids[begin:end].tolist()))
-        for begin, end in zip(ends[:-1], ends[1:], strict=True)
+        for begin, end in itertools.pairwise(ends)
     ]
 
 

@@ -50,7 +50,9 @@ def test_best_thresholds_by_hand():
     )
     assert scores.tuned_threshold(REFERENCES, predictions, odds) == -3.0
     # No answer at all is best: the official script says 0, which is not less than all odds.
-    assert scores.tuned_threshold({"1": [], "2": ["x"]}, {"1": "a", "2": "b"}, {"1": -5, "2": -4}) < -5
+    assert (
+        scores.tuned_threshold({"1": [], "2": ["x"]}, {"1": "a", "2": "b"}, {"1": -5, "2": -4}) < -5
+    )
 
 
 def test_answers_that_are_nothing_but_marks():
