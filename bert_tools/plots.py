@@ -36,19 +36,7 @@ class Plotter:
     """
 
     def __init__(self, folder, labels, positive_label):
-        try:
-            import matplotlib.figure  # noqa: F401
-        except ImportError as error:
-            raise UserError(
-                f"--plot_dir={folder}: needs matplotlib; pip install 'bert-tools[plots]', or leave "
-                "the flag out"
-            ) from error
-        try:
-            os.makedirs(folder, exist_ok=True)
-        except OSError as error:
-            raise UserError(
-                f"--plot_dir={folder}: cannot be made ({error.strerror}); choose another folder"
-            ) from error
+        require_folder(folder)
         self._folder, self._labels = folder, labels
         self._drawn = [positive_label] if len(labels) == 2 else labels
 
@@ -60,15 +48,11 @@ class Plotter:
           predictions: {"probabilities": float array [n, labels], "labels": int [n]}.
           features: {"label_ids": int array [n]}.
         """
-        import matplotlib
-        from matplotlib import font_manager
         from sklearn import metrics
 
-        installed = {font.name for font in font_manager.fontManager.ttflist}
-        fonts = [font for font in _FONTS if font in installed]
         name = os.path.splitext(os.path.basename(name))[0]
         truth, probabilities = features["label_ids"], predictions["probabilities"]
-        with matplotlib.rc_context({"font.family": ["sans-serif", *fonts]}):
+        with fonts():
             matrix = metrics.confusion_matrix(
                 truth, predictions["labels"], labels=range(len(self._labels))
             )
@@ -113,20 +97,53 @@ class Plotter:
         self._save(figure, name)
 
     def _save(self, figure, name):
-        with (
-            files.aside(os.path.join(self._folder, name)) as temporary,
-            warnings.catch_warnings(record=True) as caught,
-        ):
-            warnings.simplefilter("always")
-            figure.savefig(temporary, format="png", dpi=150)
-        # matplotlib warns of each character.
-        if any("missing from font" in str(warning.message) for warning in caught):
-            log.warning(
-                "%s: no installed font has all characters of the labels; for Chinese install one "
-                "such as %s",
-                os.path.join(self._folder, name),
-                _FONTS[0],
-            )
+        save(figure, os.path.join(self._folder, name))
+
+
+def require_folder(folder):
+    """Makes the folder of --plot_dir when it is absent.
+
+    Raises:
+      UserError: matplotlib is not installed, or the folder cannot be made.
+    """
+    try:
+        import matplotlib.figure  # noqa: F401
+    except ImportError as error:
+        raise UserError(
+            f"--plot_dir={folder}: needs matplotlib; pip install 'bert-tools[plots]', or leave the "
+            "flag out"
+        ) from error
+    try:
+        os.makedirs(folder, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"--plot_dir={folder}: cannot be made ({error.strerror}); choose another folder"
+        ) from error
+
+
+def fonts():
+    """A context in which figures are drawn with fonts that have Chinese, where there are any."""
+    import matplotlib
+    from matplotlib import font_manager
+
+    installed = {font.name for font in font_manager.fontManager.ttflist}
+    found = [font for font in _FONTS if font in installed]
+    return matplotlib.rc_context({"font.family": ["sans-serif", *found]})
+
+
+def save(figure, path):
+    """Writes a figure as PNG; warns where no font has its characters. Call it within `fonts`."""
+    with files.aside(path) as temporary, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        figure.savefig(temporary, format="png", dpi=150)
+    # matplotlib warns of each character.
+    if any("missing from font" in str(warning.message) for warning in caught):
+        log.warning(
+            "%s: no installed font has all characters of the labels; for Chinese install one such "
+            "as %s",
+            path,
+            _FONTS[0],
+        )
 
 
 def _figure(size):

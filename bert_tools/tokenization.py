@@ -10,6 +10,7 @@ import array
 import hashlib
 import itertools
 import os
+import re
 import unicodedata
 
 import numpy as np
@@ -17,6 +18,7 @@ import numpy as np
 from bert_tools.errors import UserError
 
 UNKNOWN, CLASSIFY, SEPARATE, PAD, MASK = "[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]"
+_PART = re.compile(r"\S+")
 _CACHED_WORDS = (
     1_000_000  # A bound on memory (about 200 MB when full), far above a natural vocabulary.
 )
@@ -147,6 +149,54 @@ class FullTokenizer:
         return np.frombuffer(ids, np.int32) if ids else np.zeros(0, np.int32), np.frombuffer(
             ends, np.int64
         )
+
+    def encode_spans(self, text):
+        """The word pieces of a text and where each stands in it.
+
+        Args:
+          text: str.
+
+        Returns:
+          (ids, spans): the ids of `encode`, and for each a pair (begin, end): text[begin:end] is
+          what the piece was made of, with the accents that it lost; for [UNK] the word.
+        """
+        ids, spans, word = [], [], []
+        for place, char in enumerate(text):
+            for cleaned in self.clean(char):
+                if cleaned.isspace():
+                    self._add_spans(word, ids, spans)
+                    word = []
+                else:
+                    word.append((cleaned, place))
+        self._add_spans(word, ids, spans)
+        return ids, spans
+
+    def _add_spans(self, word, ids, spans):
+        """Adds the pieces of one word, a list of (character, its place in the text)."""
+        chars, begins, ends = [], [], []
+        for char, place in word:
+            kept = "".join(map(self.set_apart, self.fold(char)))
+            if not kept and ends:
+                ends[-1] = place + 1
+            chars += kept
+            begins += [place] * len(kept)
+            ends += [place + 1] * len(kept)
+        whole = "".join(char for char, _ in word)
+        # Character by character is not quite the same: a final sigma, marks in another order.
+        normal = "".join(map(self.set_apart, self.fold(whole)))
+        if len(normal) != len(chars):
+            begins = [word[0][1]] * len(normal)
+            ends = [word[-1][1] + 1] * len(normal)
+        for match in _PART.finditer(normal):
+            start = match.start()
+            for index in self._piece_ids(match.group()):
+                length = len(
+                    self.inv_vocab[index].removeprefix("##" if start > match.start() else "")
+                )
+                end = match.end() if index == self.unk_id else start + length
+                ids.append(index)
+                spans.append((begins[start], ends[end - 1]))
+                start = end
 
     def fingerprint(self):
         """A str that differs when the ids of some text may differ."""

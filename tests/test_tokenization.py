@@ -248,3 +248,32 @@ def test_casing_check(folder, do_lower_case, fits):
 def test_casing_check_without_a_checkpoint():
     tokenization.validate_case_matches_checkpoint(False, None)
     tokenization.validate_case_matches_checkpoint(False, "")
+
+
+@pytest.mark.parametrize(
+    "text, spans",
+    [
+        ("un UNAFFABLE,", ["un", "UN", "AFF", "ABLE", ","]),
+        ("\u00e9un e\u0301 x", ["\u00e9un", "e\u0301", "x"]),  # An accent stays with its letter.
+        ("un\u0000aff", ["un", "aff"]),
+        ("\u4f60un\u4f60", ["\u4f60", "un", "\u4f60"]),
+        ("zz,un", ["zz", ",", "un"]),  # [UNK] is the word up to the comma.
+        ("\u0130un", ["\u0130un"]),  # Longer in lower case: one [UNK].
+        (" ", []),
+    ],
+)
+def test_where_the_pieces_stand(text, spans):
+    tokenizer = toy([",", "e", "\u4f60", "x"])
+    ids, found = tokenizer.encode_spans(text)
+    assert ids == tokenizer.encode(text)
+    assert [text[begin:end] for begin, end in found] == spans
+
+
+def test_pieces_of_random_strings_stand_where_they_came_from(tokenizers):
+    pinned = json.loads(gzip.decompress((DATA / "random_tokens.json.gz").read_bytes()))
+    for text in pinned["texts"][:2000]:
+        for tokenizer in tokenizers.values():
+            ids, spans = tokenizer.encode_spans(text)
+            assert ids == tokenizer.encode(text)
+            assert all(0 <= begin < end <= len(text) for begin, end in spans)
+            assert [begin for begin, _ in spans] == sorted(begin for begin, _ in spans)

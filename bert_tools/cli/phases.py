@@ -99,12 +99,7 @@ class Session:
         command = self._command
         with contextlib.ExitStack() as stack:
             if self._output_dir and self._data:
-                # Further workers convert the data for themselves and leave no files behind.
-                self._folder = (
-                    stack.enter_context(locked(self._output_dir))
-                    if self._chief
-                    else stack.enter_context(tempfile.TemporaryDirectory())
-                )
+                self._folder = self._own_folder(stack)
             if command.do_train:
                 self._train()
             # Of several workers the chief does the rest, as in tf.estimator.
@@ -121,6 +116,13 @@ class Session:
             if command.predict_file:
                 self._stream()
             return results.get("eval", {})
+
+    def _own_folder(self, stack):
+        """The folder that this process writes into, while `stack` is open."""
+        # Further workers convert the data for themselves and leave no files behind.
+        return stack.enter_context(
+            locked(self._output_dir) if self._chief else tempfile.TemporaryDirectory()
+        )
 
     def _phases(self, name):
         """The phases of this name that there is data of: of a second set too."""
@@ -147,7 +149,7 @@ class Session:
         if self._chief:
             meta = {
                 "task": self._task.name,
-                **task_data.meta(command, self._source, self._data),
+                **self._data_meta(),
                 **self._task.description(),
                 **self._meta,
                 "max_seq_length": self._width,
@@ -164,6 +166,10 @@ class Session:
                 command.eval_batch_size,
             )
         self._estimator.train(self._input_fn("train"), self._steps, evaluation)
+
+    def _data_meta(self):
+        """What bert_tools.json keeps of the data."""
+        return task_data.meta(self._command, self._source, self._data)
 
     def _evaluate(self, phase):
         """Writes eval_results.txt (the original's lines and more, sorted) and eval_results.json,

@@ -95,15 +95,37 @@ def define_phase_flags(command, stdout_format="tsv"):
         ("auto", "tsv", "jsonl"),
         f"of predict_output; auto: by its name, and {stdout_format} on stdout.",
     )
-    command.group("Training and batches")
-    command.integer(
-        "train_batch_size", 32, "Examples a training step, over all devices.", lower_bound=1
-    )
+    define_training_flags(command)
     command.integer(
         "eval_batch_size",
         8,
         "Examples a batch of the `loss` line in eval_results.txt.",
         lower_bound=1,
+    )
+    command.integer(
+        "eval_steps",
+        0,
+        "While training, evaluate on the dev set every so many steps; 0: not before the end.",
+        lower_bound=0,
+    )
+    command.string(
+        "best_metric",
+        None,
+        "Keep the checkpoint that is best by this metric of eval_results.txt, and score with it.",
+    )
+    command.integer(
+        "early_stopping_patience",
+        0,
+        "Stop after so many evaluations without a gain of best_metric; 0: never.",
+        lower_bound=0,
+    )
+
+
+def define_training_flags(command):
+    """Training and batches, as every command that trains has them."""
+    command.group("Training and batches")
+    command.integer(
+        "train_batch_size", 32, "Examples a training step, over all devices.", lower_bound=1
     )
     command.integer(
         "predict_batch_size", 8, "Read for compatibility; batches are planned by length."
@@ -137,26 +159,63 @@ def define_phase_flags(command, stdout_format="tsv"):
         upper_bound=1,
     )
     command.bool("freeze_encoder", False, "Train the head alone.")
-    command.integer(
-        "eval_steps",
-        0,
-        "While training, evaluate on the dev set every so many steps; 0: not before the end.",
-        lower_bound=0,
-    )
-    command.string(
-        "best_metric",
-        None,
-        "Keep the checkpoint that is best by this metric of eval_results.txt, and score with it.",
-    )
-    command.integer(
-        "early_stopping_patience",
-        0,
-        "Stop after so many evaluations without a gain of best_metric; 0: never.",
-        lower_bound=0,
-    )
     command.integer("save_checkpoints_steps", 1000, "Steps between checkpoints.", lower_bound=1)
     command.integer("save_summary_steps", 100, "Steps between TensorBoard points.", lower_bound=1)
     command.integer("iterations_per_loop", 1000, "Read for compatibility.")
+
+
+def define_window_flags(command):
+    """How a question's context is cut into windows."""
+    command.integer(
+        "doc_stride", 128, "Tokens from the beginning of one window to the next's.", lower_bound=1
+    )
+    command.integer(
+        "max_query_length", 64, "Tokens of a question; further ones are cut off.", lower_bound=1
+    )
+
+
+def define_answer_flags(command):
+    """How answers are chosen from the scores."""
+    command.integer(
+        "n_best_size",
+        20,
+        "Starts and ends of a window that are paired, and answers in nbest_predictions.json.",
+        lower_bound=1,
+    )
+    command.integer("max_answer_length", 30, "Tokens of an answer at most.", lower_bound=1)
+    command.bool(
+        "version_2_with_negative",
+        False,
+        "A text may have no answer, as in SQuAD v2.0; a trained model remembers.",
+    )
+    command.float(
+        "null_score_diff_threshold",
+        0.0,
+        "No answer is given where its score exceeds the best answer's by more than this.",
+    )
+
+
+def adopt_answer_flags(command, stored):
+    """Gives the flags that a model which answers questions remembers (answering.REMEMBERED) their
+    values, where the command line leaves them open.
+
+    Args:
+      stored: dict, what its bert_tools.json holds.
+    """
+    from bert_tools.squad.answering import REMEMBERED
+
+    for name in REMEMBERED:
+        if name in stored:
+            command.adopt(name, stored[name])
+
+
+def check_window_flags(command):
+    """UserError where a question may leave no room for its context, as in the original."""
+    if command.max_seq_length <= command.max_query_length + 3:
+        raise UserError(
+            f"--max_seq_length={command.max_seq_length}: must be greater than --max_query_length "
+            f"({command.max_query_length}) + 3; raise it"
+        )
 
 
 def check_training_flags(command):

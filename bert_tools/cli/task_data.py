@@ -146,9 +146,14 @@ def description(command, kind):
     Raises:
       UserError: the model is one of another kind of task.
     """
-    if command.do_train:
-        return {}
-    for folder in (command.output_dir, command.bert):
+    return {} if command.do_train else described((command.output_dir, command.bert), kind)
+
+
+def described(folders, kind):
+    """bert_tools.json of the first of `folders` (str or None) that has one, else {}; see
+    `description`.
+    """
+    for folder in folders:
         path = os.path.join(folder or "", "bert_tools.json")
         if folder and os.path.exists(path):
             stored = files.read_json(path)
@@ -173,6 +178,10 @@ def _check_description(stored, path):
         "pairs": ("true or false", lambda value: isinstance(value, bool)),
         "use_sigmoid_act": ("true or false", lambda value: isinstance(value, bool)),
         "loss": ("a str", lambda value: isinstance(value, str)),
+        "version_2_with_negative": ("true or false", lambda value: isinstance(value, bool)),
+        "doc_stride": ("a number from 1", lambda value: type(value) is int and value >= 1),
+        "max_query_length": ("a number from 1", lambda value: type(value) is int and value >= 1),
+        "null_score_diff_threshold": ("a number", lambda value: type(value) in numbers),
         "value_range": (
             "null or [low, high]",
             lambda value: (

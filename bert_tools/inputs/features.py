@@ -35,6 +35,17 @@ class Features:
         """int64 [examples], tokens of each example."""
         return np.diff(self.offsets)
 
+    def part(self, begin, end):
+        """The Features of examples begin to end - 1."""
+        offsets = self.offsets[begin : end + 1]
+        tokens = slice(offsets[0], offsets[-1])
+        return Features(
+            self.input_ids[tokens],
+            self.segment_ids[tokens],
+            offsets - offsets[0],
+            {name: values[begin:end] for name, values in self.columns.items()},
+        )
+
     @classmethod
     def concatenate(cls, parts):
         """One Features of several, in order. At least one part is needed."""

@@ -6,6 +6,7 @@ while the key is the same, never otherwise.
 """
 
 import concurrent.futures
+import contextlib
 import hashlib
 import itertools
 import os
@@ -72,12 +73,8 @@ def file_based_convert_examples_to_features(
     Raises:
       UserError: the file cannot be written, or a label is not in label_list.
     """
-    key_file = f"{output_file}.json"
-    if key is not None and _is_current(output_file, key_file, key):
+    if key is not None and is_current(output_file, key):
         return None
-    # The old key must not vouch for a new file when the process dies between the two renames.
-    if os.path.exists(key_file):
-        os.unlink(key_file)
 
     def convert(begin):
         chunk = examples[begin : begin + _CHUNK]
@@ -90,19 +87,57 @@ def file_based_convert_examples_to_features(
         return records, counts(features, tokenizer)
 
     totals = np.zeros(3, np.int64)
-    with files.aside(output_file) as temporary, concurrent.futures.ThreadPoolExecutor() as pool:
+    with _writer(output_file, key, len(examples)) as write:
+        for records, counted in _ahead(convert, range(0, len(examples), _CHUNK)):
+            write(records)
+            totals += counted
+    return tuple(totals.tolist())
+
+
+def write_features(features, output_file, pad_to=None, key=None):
+    """Writes Features to a TFRecord file.
+
+    Args:
+      features: Features.
+      output_file: str.
+      pad_to: int or None, see `serialize`.
+      key: dict of `file_key`, or None, to be found by `is_current`.
+
+    Raises:
+      UserError: the file cannot be written.
+    """
+
+    def convert(begin):
+        return serialize(features.part(begin, begin + _CHUNK), pad_to)
+
+    with _writer(output_file, key, len(features)) as write:
+        for records in _ahead(convert, range(0, len(features), _CHUNK)):
+            write(records)
+
+
+@contextlib.contextmanager
+def _writer(output_file, key, examples):
+    """Yields a function that writes records (a list of bytes); the file and its key appear when
+    all are written.
+    """
+    key_file = f"{output_file}.json"
+    # The old key must not vouch for a new file when the process dies between the two renames.
+    if os.path.exists(key_file):
+        os.unlink(key_file)
+    with files.aside(output_file) as temporary:
         try:
             with tf.io.TFRecordWriter(temporary) as writer:
-                for records, counted in _ahead(pool, convert, range(0, len(examples), _CHUNK)):
+
+                def write(records):
                     for record in records:
                         writer.write(record)
-                    totals += counted
+
+                yield write
         except tf.errors.OpError as error:
             raise OSError(str(error).splitlines()[0]) from error
         size = os.path.getsize(temporary)
     if key is not None:
-        files.write_json(key_file, {**key, "examples": len(examples), "bytes": size})
-    return tuple(totals.tolist())
+        files.write_json(key_file, {**key, "examples": examples, "bytes": size})
 
 
 def counts(features, tokenizer):
@@ -235,16 +270,19 @@ def _unpadded(batch, columns):
     )
 
 
-def _ahead(pool, function, items):
-    """function(item) of each item, in order, computed by the pool a few items ahead."""
+def _ahead(function, items):
+    """function(item) of each item, in order, computed by threads a few items ahead."""
     items = iter(items)
-    waiting = [pool.submit(function, item) for item in itertools.islice(items, 4)]
-    while waiting:
-        yield waiting.pop(0).result()
-        waiting += [pool.submit(function, item) for item in itertools.islice(items, 1)]
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        waiting = [pool.submit(function, item) for item in itertools.islice(items, 4)]
+        while waiting:
+            yield waiting.pop(0).result()
+            waiting += [pool.submit(function, item) for item in itertools.islice(items, 1)]
 
 
-def _is_current(output_file, key_file, key):
+def is_current(output_file, key):
+    """Whether a TFRecord file was made from what `key` (of `file_key`) says, and is whole."""
+    key_file = f"{output_file}.json"
     if not (os.path.exists(output_file) and os.path.exists(key_file)):
         return False
     try:

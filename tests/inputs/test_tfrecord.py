@@ -473,3 +473,25 @@ def test_an_unknown_label_leaves_nothing(tmp_path):
             toy_examples(), [0, 1], 12, toy_tokenizer(), f"{tmp_path}/x"
         )
     assert os.listdir(tmp_path) == []
+
+
+def test_features_are_written_as_they_are(tmp_path):
+    """More than a chunk of them, and with their own columns."""
+    count = 5000
+    lengths = np.random.default_rng(0).integers(1, 9, count)
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    features = Features(
+        np.arange(offsets[-1], dtype=np.int32) % 30000,
+        np.arange(offsets[-1], dtype=np.int32) % 2,
+        offsets,
+        {"unique_ids": np.arange(count) + 10**9},
+    )
+    path, key = str(tmp_path / "x.tf_record"), {"made": "so"}
+    assert not tfrecord.is_current(path, key)
+    tfrecord.write_features(features, path, key=key)
+    assert tfrecord.is_current(path, key) and not tfrecord.is_current(path, {"made": "otherwise"})
+    found = tfrecord.read_features(path)
+    np.testing.assert_array_equal(found.input_ids, features.input_ids)
+    np.testing.assert_array_equal(found.segment_ids, features.segment_ids)
+    np.testing.assert_array_equal(found.offsets, features.offsets)
+    np.testing.assert_array_equal(found.columns["unique_ids"], features.columns["unique_ids"])
