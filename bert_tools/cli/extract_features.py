@@ -10,14 +10,13 @@ as there: 0 is the first layer after the embeddings, -1 the last.
 
 import itertools
 import json
-import re
 
 from bert_tools import files
 from bert_tools.cli import app, shared_flags
 from bert_tools.errors import UserError
 from bert_tools.inputs import tables
+from bert_tools.inputs.examples import text_or_pair
 
-_PAIR = re.compile(r"^(.*) \|\|\| (.*)$")
 _WINDOW = 256  # Lines computed together: enough to sort by length, few enough for flat memory.
 
 
@@ -76,7 +75,7 @@ def _window(lines):
         for _, line in itertools.islice(lines, _WINDOW):
             if isinstance(line, UserError):
                 return window, line
-            window.append(line.strip())
+            window.append(line)
             if not lines.ready:
                 break
     except UserError as error:
@@ -132,10 +131,10 @@ class _Extractor:
         from bert_tools.inputs import batches
         from bert_tools.inputs.features import convert_texts
 
-        pairs = [_PAIR.match(line) for line in lines]
+        firsts, seconds = zip(*map(text_or_pair, lines), strict=True)
         features = convert_texts(
-            [pair.group(1) if pair else line for pair, line in zip(pairs, lines, strict=True)],
-            [pair.group(2) if pair else None for pair in pairs],
+            firsts,
+            seconds,
             self._command.max_seq_length,
             self._tokenizer,
         )
