@@ -129,7 +129,7 @@ class _Job:
 
     def __init__(self, command):
         self.command = command
-        self.layers = _layer_numbers(command.layers)
+        self.layers = shared_flags.layer_numbers(command)
         self.shard, self.shards = _shard(command.shard)
         self.output = command.output_file
         self.form = "jsonl" if self.output == "-" else _form(self.output)
@@ -516,15 +516,6 @@ def _label(value):
     if not isinstance(value, str | int | float):
         raise ValueError(f"expected a label, found {tables.shown(repr(value))}")
     return str(value)
-
-
-def _layer_numbers(text):
-    try:
-        return [int(number) for number in text.split(",")]
-    except ValueError:
-        raise UserError(
-            f"--layers={text}: expected numbers, comma-separated, such as -1,-2"
-        ) from None
 
 
 def _shard(text):

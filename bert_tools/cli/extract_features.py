@@ -39,7 +39,7 @@ def flags():
 def run(command):
     """The command; see the module's docstring."""
     command.require("input_file", "output_file")
-    layers = _layer_indexes(command.layers)
+    layers = shared_flags.layer_numbers(command)
     with tables.opened(command.input_file, "--input_file") as lines:
         app.import_tensorflow()
         precision = shared_flags.precision(command)
@@ -152,15 +152,6 @@ class _Extractor:
                 values = np.round(found[:, row, : len(ids)].astype(np.float64), 6)
                 results[index] = (self._tokenizer.convert_ids_to_tokens(ids.tolist()), values)
         return results
-
-
-def _layer_indexes(text):
-    try:
-        return [int(index) for index in text.split(",")]
-    except ValueError:
-        raise UserError(
-            f"--layers={text}: expected numbers, comma-separated, such as -1,-2"
-        ) from None
 
 
 def main(arguments=None):

@@ -219,6 +219,20 @@ def load_model(command, fallback_dir=None):
     return model
 
 
+def layer_numbers(command):
+    """--layers as a list of int.
+
+    Raises:
+      UserError: it is none.
+    """
+    try:
+        return [int(number) for number in command.layers.split(",")]
+    except ValueError:
+        raise UserError(
+            f"--layers={command.layers}: expected numbers, comma-separated, such as -1,-2"
+        ) from None
+
+
 def warn_of_unknown(name, tokens, unknown):
     """Warns when too many of a file's tokens (int, int) are [UNK]."""
     if unknown > _UNKNOWN_SHARE * tokens:

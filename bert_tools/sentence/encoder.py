@@ -174,7 +174,7 @@ class Encoder:
                     f"--layers={','.join(map(str, self.layers))}: the model has {count} layers, "
                     f"and the embeddings are 0; {layer} is none of them"
                 )
-        if self.layers != (-1,) and not all(name in pools.LAYERED for name in self.poolings):
+        if self.layers != (-1,) and not any(name in pools.LAYERED for name in self.poolings):
             raise UserError(
                 f"--layers={','.join(map(str, self.layers))}: goes with --pooling of "
                 f"{', '.join(pools.LAYERED)}; leave it out"

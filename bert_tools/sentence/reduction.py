@@ -14,6 +14,15 @@ from bert_tools.errors import UserError
 
 # Vectors that a Pca is fitted on: evenly spaced among all.
 FITTED_ON = 50_000
+_UNREADABLE = (
+    OSError,
+    EOFError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    zipfile.BadZipFile,
+)
 
 
 class Truncation:
@@ -90,14 +99,7 @@ class Pca:
             with np.load(path, allow_pickle=False) as found:
                 mean, components = found["mean"], found["components"]
                 explained = float(found["explained"])
-        except (
-            OSError,
-            ValueError,
-            KeyError,
-            TypeError,
-            AttributeError,
-            zipfile.BadZipFile,
-        ) as error:
+        except _UNREADABLE as error:
             raise UserError(
                 f"{path}: cannot be read as a PCA ({error}); give the .pca.npz that "
                 "--dimensions left"

@@ -3,17 +3,25 @@
 import io
 import json
 import os
+import pathlib
+import shlex
+import signal
+import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
+from cli_toys import ENVIRONMENT, as_arguments
 
 from bert_tools import errors
 from bert_tools.cli import app, extract_cls
 from bert_tools.sentence import encoder as sentence_encoder
 from bert_tools.sentence.encoder import Encoder
 from bert_tools.sentence.reduction import Pca
+from bert_tools.sentence.store import Growing
 
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 LINES = ["a b", "c , d ||| ae bf .", "", "  d d d  ", "zzz a", "c c c c c c"]
 TEXTS = ["a b", ("c , d", "ae bf ."), "", "d d d", "zzz a", "c c c c c c"]
 
@@ -228,8 +236,6 @@ def test_shards_make_up_the_whole(run, written, tmp_path):
 
 
 def test_two_processes_do_not_mix(written, run, tmp_path):
-    from bert_tools.sentence.store import Growing
-
     written()
     with Growing(str(tmp_path / "out.npy"), (1, 16), {}):
         flags = {"input_file": tmp_path / "in.txt", "output_file": tmp_path / "out.npy"}
@@ -307,3 +313,55 @@ def test_table_without_its_column(run, tmp_path):
     (tmp_path / "t.jsonl").write_text('{"text": "a"}\n')
     status, _, err = run(input_file=tmp_path / "t.jsonl", output_file=tmp_path / "out.npy")
     assert status == 1 and "a .jsonl file; name its --text_column" in err
+
+
+# Processes of their own.
+
+
+def command_of(**flags):
+    script = str(ROOT / "scripts" / "extract_cls.py")
+    return [sys.executable, script, *as_arguments(flags)]
+
+
+def test_kill_and_resume(run, tmp_path, wide_model):
+    (tmp_path / "in.txt").write_text("".join(f"{line}\n" for line in many(20000)) * 3)
+    flags = {"bert": wide_model, "max_seq_length": 32, "input_file": tmp_path / "in.txt"}
+    state = tmp_path / "v.npy.part.json"
+    with subprocess.Popen(
+        command_of(**flags, output_file=tmp_path / "v.npy"),
+        env=ENVIRONMENT,
+        stderr=subprocess.DEVNULL,
+    ) as running:
+        while running.poll() is None:
+            if state.exists() and json.loads(state.read_text())["rows"]:
+                running.kill()
+                break
+            time.sleep(0.01)
+    assert running.returncode == -signal.SIGKILL
+    assert not (tmp_path / "v.npy").exists()
+    status, _, err = run(**flags, output_file=tmp_path / "v.npy", resume=True)
+    assert status == 0, err
+    assert "going on from row " in err
+    status, _, err = run(**flags, output_file=tmp_path / "whole.npy")
+    assert status == 0, err
+    assert (tmp_path / "v.npy").read_bytes() == (tmp_path / "whole.npy").read_bytes()
+    assert np.load(tmp_path / "v.npy").shape == (60000, 16)
+
+
+def test_closed_stdout(wide_model, tmp_path):
+    """`| head -1` gets its line; nothing is said about the rest."""
+    (tmp_path / "in.txt").write_text("a b c\n" * 5000)
+    flags = {"bert": wide_model, "max_seq_length": 32, "input_file": "-", "output_file": "-"}
+    command = f"{shlex.join(command_of(**flags))} < in.txt | head -1"
+    done = subprocess.run(
+        command,
+        shell=True,
+        cwd=tmp_path,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["id"] == 0

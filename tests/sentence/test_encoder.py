@@ -1,6 +1,9 @@
 """Sentence vectors: beside the encoder's own, sentence-transformers', alone and in company."""
 
+import os
 import pathlib
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -11,7 +14,8 @@ from bert_tools.errors import UserError
 from bert_tools.inputs.features import convert_texts
 from bert_tools.sentence.encoder import WINDOW, Encoder
 
-PINNED = pathlib.Path(__file__).resolve().parent.parent / "data" / "minilm_vectors.npz"
+ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
+PINNED = ROOT / "tests" / "data" / "minilm_vectors.npz"
 TEXTS = ["a b", ("c , d", "ae bf ."), "", "d d d", "a", "zzz a b c d a b c d", "c c"]
 
 
@@ -195,3 +199,24 @@ def test_minilm_as_sentence_transformers(minilm, shared):
     np.testing.assert_allclose(cls / scale, pinned["cls"] / scale, rtol=0, atol=1e-5)
     half = Encoder.load(minilm, precision="bfloat16").encode(texts)
     assert np.sum(half * found, axis=1).min() > 0.9995
+
+
+def test_several_devices(wide_model):
+    """Two logical CPUs, which a process must ask for before anything else."""
+    code = f"""
+import numpy as np, tensorflow as tf
+(cpu,) = tf.config.list_physical_devices("CPU")
+two = [tf.config.LogicalDeviceConfiguration()] * 2
+tf.config.set_logical_device_configuration(cpu, two)
+from bert_tools.sentence.encoder import Encoder
+texts = ["a b c d"[: 1 + index % 7] for index in range(2000)]
+options = {{"pooling": "mean", "max_seq_length": 16, "batching": "pad"}}
+one = Encoder.load({wide_model!r}, **options).encode(texts)
+two = Encoder.load({wide_model!r}, devices=["/CPU:0", "/CPU:1"], **options).encode(texts)
+np.testing.assert_array_equal(one, two)
+"""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "TF_CPP_MIN_LOG_LEVEL": "3"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
