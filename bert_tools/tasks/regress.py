@@ -24,7 +24,7 @@ DATA_SETS = {
 
 
 def correlations(found, wanted):
-    """{"pearson": float, "spearman": float} of two float64 arrays [n]; nan where one is constant."""
+    """{"pearson": float, "spearman": float} of float64 arrays [n]; nan where one is constant."""
     import numpy as np
     from scipy import stats
 
