@@ -76,6 +76,33 @@ def initial_weights(config, seed, wanted=None):
     return weights
 
 
+def scoring_weights(config, weights):
+    """The weights as scoring computes with them: an attention's three projections as one product,
+    "attention/self/qkv", with the softmax scale folded into the query's.
+
+    Args:
+      config: BertConfig.
+      weights: dict {Google's variable name: float32 array}; it is emptied as it is read, so that
+        nothing is held twice.
+
+    Yields:
+      (name, float32 array), for `encode`; heads are left out.
+    """
+    for name in list(weights):
+        if not name.startswith("bert/"):
+            del weights[name]
+        elif "/attention/self/" not in name:
+            yield name, weights.pop(name)
+    scale = np.float32(1.0 / math.sqrt(config.hidden_size // config.num_attention_heads))
+    for layer in range(config.num_hidden_layers):
+        prefix = f"bert/encoder/layer_{layer}/attention/self"
+        for kind in ("kernel", "bias"):
+            query, key, value = (
+                weights.pop(f"{prefix}/{part}/{kind}") for part in ("query", "key", "value")
+            )
+            yield f"{prefix}/qkv/{kind}", np.concatenate([query * scale, key, value], -1)
+
+
 def truncated_normal(shape, stddev, seed):
     """float32 array of a normal distribution cut at two standard deviations, as BERT's initialiser.
 
@@ -89,7 +116,7 @@ def encode(config, weights, batch, rng=None, dtype=tf.float32):
 
     Args:
       config: BertConfig.
-      weights: dict {Google's variable name: Tensor, Variable or array}.
+      weights: dict {Google's variable name: Tensor, Variable or array}, or of `scoring_weights`.
       batch: dict of int32 Tensors
         input_ids: [batch, seq];
         input_mask: [batch, seq], 0 for padding (default: no padding). In packed rows: the number,
@@ -286,13 +313,16 @@ def _attention(config, weights, prefix, x, shape, bias, dropout):
     rows, width = shape
     heads = config.num_attention_heads
     size = config.hidden_size // heads
-    # One product for the three projections, the softmax scale folded into the query's.
-    scale = 1.0 / math.sqrt(size)
-    kernels = [weights[f"{prefix}/{part}/kernel"] for part in ("query", "key", "value")]
-    biases = [weights[f"{prefix}/{part}/bias"] for part in ("query", "key", "value")]
-    kernel = tf.concat([kernels[0] * tf.cast(scale, kernels[0].dtype), *kernels[1:]], 1)
-    vector = tf.concat([biases[0] * tf.cast(scale, biases[0].dtype), *biases[1:]], 0)
-    qkv = tf.nn.bias_add(tf.matmul(x, tf.cast(kernel, x.dtype)), tf.cast(vector, x.dtype))
+    if f"{prefix}/qkv/kernel" in weights:
+        qkv = _dense(weights, f"{prefix}/qkv", x)
+    else:
+        # One product for the three projections, the softmax scale folded into the query's.
+        scale = 1.0 / math.sqrt(size)
+        kernels = [weights[f"{prefix}/{part}/kernel"] for part in ("query", "key", "value")]
+        biases = [weights[f"{prefix}/{part}/bias"] for part in ("query", "key", "value")]
+        kernel = tf.concat([kernels[0] * tf.cast(scale, kernels[0].dtype), *kernels[1:]], 1)
+        vector = tf.concat([biases[0] * tf.cast(scale, biases[0].dtype), *biases[1:]], 0)
+        qkv = tf.nn.bias_add(tf.matmul(x, tf.cast(kernel, x.dtype)), tf.cast(vector, x.dtype))
     qkv = tf.transpose(tf.reshape(qkv, [rows, width, 3, heads, size]), [2, 0, 3, 1, 4])
     query, key, value = tf.unstack(qkv)
     scores = tf.cast(tf.matmul(query, key, transpose_b=True), tf.float32)

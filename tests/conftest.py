@@ -2,6 +2,7 @@
 when absent.
 """
 
+import dataclasses
 import pathlib
 
 import numpy as np
@@ -74,6 +75,20 @@ def toy_model(tmp_path_factory, toy_config):
     weights = encoder.initial_weights(toy_config, seed=1)
     google.write(str(folder), hub.Model(toy_config, weights, tokenizer, {}, ""))
     return str(folder)
+
+
+@pytest.fixture(scope="session")
+def wide_model(tmp_path_factory, toy_model, toy_config):
+    """A folder as toy_model, with larger weights and a head, so that predictions vary."""
+    from bert_tools import encoder, hub
+    from bert_tools.hub import google
+
+    folder = str(tmp_path_factory.mktemp("wide_model"))
+    config = dataclasses.replace(toy_config, initializer_range=0.3)
+    weights = encoder.initial_weights(config, seed=1)
+    weights["output_weights"] = np.linspace(-1, 1, config.hidden_size, dtype=np.float32)[np.newaxis]
+    google.write(folder, hub.load(toy_model)._replace(weights=weights))
+    return folder
 
 
 @pytest.fixture

@@ -43,4 +43,8 @@ def test_exit_status_of_an_error(tmp_path, name):
 
 
 def test_the_originals_names_are_there():
-    assert {path.name for path in SCRIPTS.glob("*.py")} >= {"run_reg.py", "extract_features.py"}
+    assert {path.name for path in SCRIPTS.glob("*.py")} >= {
+        "run_reg.py",
+        "extract_features.py",
+        "extract_cls.py",
+    }

@@ -10,14 +10,13 @@ as there: 0 is the first layer after the embeddings, -1 the last.
 
 import itertools
 import json
-import re
 
 from bert_tools import files
 from bert_tools.cli import app, shared_flags
 from bert_tools.errors import UserError
 from bert_tools.inputs import tables
+from bert_tools.inputs.examples import text_or_pair
 
-_PAIR = re.compile(r"^(.*) \|\|\| (.*)$")
 _WINDOW = 256  # Lines computed together: enough to sort by length, few enough for flat memory.
 
 
@@ -40,7 +39,7 @@ def flags():
 def run(command):
     """The command; see the module's docstring."""
     command.require("input_file", "output_file")
-    layers = _layer_indexes(command.layers)
+    layers = shared_flags.layer_numbers(command)
     with tables.opened(command.input_file, "--input_file") as lines:
         app.import_tensorflow()
         precision = shared_flags.precision(command)
@@ -76,7 +75,7 @@ def _window(lines):
         for _, line in itertools.islice(lines, _WINDOW):
             if isinstance(line, UserError):
                 return window, line
-            window.append(line.strip())
+            window.append(line)
             if not lines.ready:
                 break
     except UserError as error:
@@ -132,10 +131,10 @@ class _Extractor:
         from bert_tools.inputs import batches
         from bert_tools.inputs.features import convert_texts
 
-        pairs = [_PAIR.match(line) for line in lines]
+        firsts, seconds = zip(*map(text_or_pair, lines), strict=True)
         features = convert_texts(
-            [pair.group(1) if pair else line for pair, line in zip(pairs, lines, strict=True)],
-            [pair.group(2) if pair else None for pair in pairs],
+            firsts,
+            seconds,
             self._command.max_seq_length,
             self._tokenizer,
         )
@@ -153,15 +152,6 @@ class _Extractor:
                 values = np.round(found[:, row, : len(ids)].astype(np.float64), 6)
                 results[index] = (self._tokenizer.convert_ids_to_tokens(ids.tolist()), values)
         return results
-
-
-def _layer_indexes(text):
-    try:
-        return [int(index) for index in text.split(",")]
-    except ValueError:
-        raise UserError(
-            f"--layers={text}: expected numbers, comma-separated, such as -1,-2"
-        ) from None
 
 
 def main(arguments=None):

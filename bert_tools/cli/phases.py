@@ -24,7 +24,6 @@ from bert_tools.inputs import examples as inputs
 from bert_tools.model_fn import model_fn_builder
 
 log = logging.getLogger("bert_tools")
-_UNKNOWN_SHARE = 0.1  # A larger share of [UNK] means the wrong vocabulary for the language.
 _LOCK = ".lock"
 
 
@@ -356,12 +355,7 @@ class Session:
         tokens, unknown, empty = counted
         if empty:
             log.warning("%s: %d examples have no text that the vocabulary knows", path, empty)
-        if unknown > _UNKNOWN_SHARE * tokens:
-            log.warning(
-                "%s: %.0f %% of the tokens are [UNK]; the vocabulary does not fit the language",
-                path,
-                100 * unknown / tokens,
-            )
+        shared_flags.warn_of_unknown(path, tokens, unknown)
 
     def _path(self, name):
         return os.path.join(self._folder, name)

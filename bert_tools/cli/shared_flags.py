@@ -2,13 +2,18 @@
 first.
 """
 
+import logging
+
 from bert_tools.errors import UserError
+
+log = logging.getLogger("bert_tools")
 
 # The names that inputs.batches, distribution and estimator know, repeated since --help must not
 # import TensorFlow.
 _BATCHING = ("pack", "bucket", "pad")
 _STRATEGIES = ("auto", "one_device", "mirrored", "multi_worker", "tpu")
 _PRECISIONS = ("float32", "bfloat16", "float16", "auto")
+_UNKNOWN_SHARE = 0.1  # A larger share of [UNK] means the wrong vocabulary for the language.
 
 
 def define_model_flags(command, max_seq_length=128):
@@ -271,6 +276,30 @@ def load_model(command, fallback_dir=None):
             f"give at most {positions}"
         )
     return model
+
+
+def layer_numbers(command):
+    """--layers as a list of int.
+
+    Raises:
+      UserError: it is none.
+    """
+    try:
+        return [int(number) for number in command.layers.split(",")]
+    except ValueError:
+        raise UserError(
+            f"--layers={command.layers}: expected numbers, comma-separated, such as -1,-2"
+        ) from None
+
+
+def warn_of_unknown(name, tokens, unknown):
+    """Warns when too many of a file's tokens (int, int) are [UNK]."""
+    if unknown > _UNKNOWN_SHARE * tokens:
+        log.warning(
+            "%s: %.0f %% of the tokens are [UNK]; the vocabulary does not fit the language",
+            name,
+            100 * unknown / tokens,
+        )
 
 
 def precision(command):

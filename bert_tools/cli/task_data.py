@@ -261,7 +261,7 @@ def data_set(command, table, stored, label_flag):
         return OwnReader(processor, command.task_module)
     name = (command.task_name or stored.get("task_name") or "").lower()
     if name == "csv":
-        columns = _columns(command, label_flag)
+        columns = columns_given(command, label_flag)
         if columns is None and stored.get("columns"):
             columns = examples.Layout(**stored["columns"])
         if columns is None:
@@ -356,7 +356,7 @@ def scored_layout(command, source, stored, path, split, label_flag):
     of stdin are `text TAB second text` where the flags say nothing.
     """
     form = command.input_format if command.input_format != "auto" else tables.format_of(path)
-    columns = _columns(command, label_flag)
+    columns = columns_given(command, label_flag)
     if columns is not None:
         return columns._replace(kind=form)
     pairs = stored.get("pairs", True)
@@ -387,7 +387,7 @@ def meta(command, source, data):
     return kept
 
 
-def _columns(command, label_flag):
+def columns_given(command, label_flag):
     """The Layout that the column flags give, or None."""
     names = ("text_column", "text_pair_column", label_flag)
     given = [getattr(command, name) for name in names]

@@ -6,6 +6,7 @@ import importlib.util
 import inspect
 import logging
 import math
+import re
 import sys
 import typing
 
@@ -14,6 +15,7 @@ from bert_tools.inputs import tables
 from bert_tools.inputs.tables import shown
 
 log = logging.getLogger("bert_tools")
+_PAIR = re.compile(r"^(.*) \|\|\| (.*)$")
 
 
 class InputExample:
@@ -60,6 +62,15 @@ class DataProcessor:
         del quotechar  # The original's own processors never give one.
         with tables.opened(input_file) as lines:
             return [_raised(cells) for _, cells in tables.rows(lines, "tsv") if cells]
+
+
+def text_or_pair(line):
+    """(text, second text or None) of a line of extract_features and its like: a pair is split at
+    the last " ||| ".
+    """
+    line = line.strip()
+    pair = _PAIR.match(line)
+    return pair.groups() if pair else (line, None)
 
 
 class Layout(typing.NamedTuple):

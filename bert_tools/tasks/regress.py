@@ -23,6 +23,19 @@ DATA_SETS = {
 }
 
 
+def correlations(found, wanted):
+    """{"pearson": float, "spearman": float} of float64 arrays [n]; nan where one is constant."""
+    import numpy as np
+    from scipy import stats
+
+    if len(found) < 2 or np.ptp(found) == 0 or np.ptp(wanted) == 0:
+        return {"pearson": float("nan"), "spearman": float("nan")}
+    return {
+        "pearson": float(stats.pearsonr(found, wanted).statistic),
+        "spearman": float(stats.spearmanr(found, wanted).statistic),
+    }
+
+
 class Regression:
     """Reading of values, head, loss and metrics of regression on the pooled output.
 
@@ -110,16 +123,10 @@ class Regression:
           side is constant.
         """
         import numpy as np
-        from scipy import stats
 
         output = predictions["output"].astype(np.float64)
         vals = self._in_units(features["vals"].astype(np.float64))
-        varied = len(vals) > 1 and np.ptp(output) > 0 and np.ptp(vals) > 0
-        return {
-            "mae": float(np.mean(np.abs(output - vals))),
-            "pearson": float(stats.pearsonr(output, vals).statistic) if varied else float("nan"),
-            "spearman": float(stats.spearmanr(output, vals).statistic) if varied else float("nan"),
-        }
+        return {"mae": float(np.mean(np.abs(output - vals))), **correlations(output, vals)}
 
     def combine_windows(self, predictions):
         """What the mean of several windows' predictions says of the whole text: the mean."""

@@ -1,14 +1,11 @@
 """Runs of run_reg in this process, and a folder that one has trained."""
 
-import dataclasses
-
 import numpy as np
 import pytest
 from cli_toys import as_arguments, toy_flags
 
-from bert_tools import encoder, hub
+from bert_tools import encoder
 from bert_tools.cli import app, phases, run_reg
-from bert_tools.hub import google
 
 
 @pytest.fixture
@@ -83,17 +80,6 @@ def read(sim, monkeypatch):
 @pytest.fixture
 def no_dropout(monkeypatch):
     monkeypatch.setattr(encoder, "dropout", lambda x, rate, seed: x)
-
-
-@pytest.fixture(scope="session")
-def wide_model(tmp_path_factory, toy_model, toy_config):
-    """A folder as toy_model, with larger weights and a head, so that predictions vary."""
-    folder = str(tmp_path_factory.mktemp("wide_model"))
-    config = dataclasses.replace(toy_config, initializer_range=0.3)
-    weights = encoder.initial_weights(config, seed=1)
-    weights["output_weights"] = np.linspace(-1, 1, config.hidden_size, dtype=np.float32)[np.newaxis]
-    google.write(folder, hub.load(toy_model)._replace(weights=weights))
-    return folder
 
 
 @pytest.fixture(scope="session")

@@ -276,6 +276,17 @@ COMMANDS = {
         output_file layers batch_size precision batching strategy xla seed use_tpu tpu_name
         tpu_zone gcp_project master num_tpu_cores use_one_hot_embeddings
     """,
+    "extract_cls": """
+        bert bert_config_file vocab_file init_checkpoint do_lower_case max_seq_length input_file
+        output_file text_column text_pair_column label_column header input_format on_bad_line
+        prefix pooling layers normalize dtype dimensions reduce pca_file resume shard precision
+        batching strategy xla seed use_tpu tpu_name tpu_zone gcp_project master num_tpu_cores
+    """,
+    "evaluate_sts": """
+        bert bert_config_file vocab_file init_checkpoint do_lower_case max_seq_length eval_file
+        text_column text_pair_column value_column header input_format on_bad_line pooling layers
+        normalize prefix precision strategy xla seed
+    """,
 }
 
 

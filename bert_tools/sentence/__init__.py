@@ -1,0 +1,1 @@
+"""Sentence vectors: an encoder's tokens pooled to one vector a text."""

@@ -1,0 +1,164 @@
+"""From the vectors of a text's tokens to one vector: which tokens and layers count, and how a model
+folder says what its vectors were trained with.
+"""
+
+import json
+import os
+import typing
+
+import tensorflow as tf
+
+from bert_tools import files
+from bert_tools.errors import UserError
+
+POOLINGS = ("cls", "pooled", "mean", "max", "first_last_mean")
+# Those that take their layers from --layers; the others say themselves which.
+LAYERED = ("cls", "mean", "max")
+# Of sentence-transformers' 1_Pooling/config.json, in the order in which it joins several.
+_MODES = {
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_tokens": "mean",
+}
+
+
+class Recipe(typing.NamedTuple):
+    """How a model's sentence vectors are meant to be made.
+
+    poolings: tuple of POOLINGS; several are joined in this order.
+    normalize: bool, whether vectors have length 1.
+    max_seq_length: int, or None where the folder says nothing.
+    """
+
+    poolings: tuple
+    normalize: bool
+    max_seq_length: int | None
+
+
+def recipe(model):
+    """What a model's folder says of its vectors: bert_tools.json, else sentence-transformers'
+    modules.json; else the mean, not normalised.
+
+    Args:
+      model: hub.Model.
+
+    Returns:
+      Recipe.
+
+    Raises:
+      UserError: the folder asks for what is not computed here; names the file.
+    """
+    if "pooling" in model.meta:
+        pooling = model.meta["pooling"]
+        if pooling not in POOLINGS:
+            raise UserError(
+                f"{model.source}: bert_tools.json says pooling {pooling!r}, expected one of "
+                f"{', '.join(POOLINGS)}; correct it or give --pooling"
+            )
+        return Recipe(
+            (pooling,), bool(model.meta.get("normalize", False)), model.meta.get("max_seq_length")
+        )
+    path = os.path.join(model.source, "modules.json")
+    if not os.path.exists(path):
+        return Recipe(("mean",), False, model.meta.get("max_seq_length"))
+    return _of_modules(model.source, path)
+
+
+def _of_modules(folder, path):
+    poolings, normalize = None, False
+    for module in _read_list(path):
+        kind = str(module.get("type", "")).rpartition(".")[2]
+        if kind == "Pooling":
+            config = os.path.join(folder, str(module.get("path", "")), "config.json")
+            poolings = _of_pooling(config)
+        elif kind == "Normalize":
+            normalize = True
+        elif kind not in ("Transformer", "Dropout"):
+            raise UserError(
+                f"{path}: asks for a {kind or 'nameless'} module, which is not computed here; give "
+                "--pooling for the vectors without it"
+            )
+    if poolings is None:
+        raise UserError(f"{path}: names no Pooling module; give --pooling")
+    # Casing is the tokenizer's matter: this file's do_lower_case says the opposite for minilm.
+    described = os.path.join(folder, "sentence_bert_config.json")
+    width = files.read_json(described).get("max_seq_length") if os.path.exists(described) else None
+    return Recipe(poolings, normalize, width)
+
+
+def _read_list(path):
+    # The one description that is a list of objects; files.read_json reads objects.
+    try:
+        with open(path, encoding="utf-8") as reader:
+            value = json.load(reader)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: not a readable JSON file ({error}); restore it") from error
+    if not isinstance(value, list) or not all(isinstance(module, dict) for module in value):
+        raise UserError(f"{path}: expected a list of modules; restore it or give --pooling")
+    return value
+
+
+def _of_pooling(path):
+    config = files.read_json(path)
+    if "pooling_mode" in config:  # The short form.
+        asked = config["pooling_mode"]
+        asked = [asked] if isinstance(asked, str) else list(asked)
+        known = {"cls": "cls", "max": "max", "mean": "mean"}
+    else:
+        asked = [
+            name for name, value in config.items() if name.startswith("pooling_mode_") and value
+        ]
+        known = _MODES
+    unknown = [name for name in asked if name not in known]
+    if unknown or not asked:
+        raise UserError(
+            f"{path}: asks for {unknown[0] if unknown else 'no pooling'}, which is not computed "
+            "here; give --pooling"
+        )
+    return tuple(pooling for name, pooling in known.items() if name in asked)
+
+
+def pool(output, batch, poolings, layers):
+    """One vector an example, float32 [examples, poolings x layers x hidden].
+
+    A packed row's examples are pooled each by itself, and padding counts for nothing.
+
+    Args:
+      output: encoder.EncoderOutput.
+      batch: dict, as encoder.encode takes it, with input_mask; the examples of a packed row in the
+        order of their places.
+      poolings: sequence of POOLINGS; several are joined, in this order. cls: the first token's
+        vector; mean, max: over an example's tokens, [CLS] and [SEP] among them; pooled:
+        pooled_output; first_last_mean: the mean over tokens of the first and the last layer.
+      layers: sequence of int, for LAYERED; 0 is the embeddings, -1 the last; several are joined.
+    """
+    flat = [tf.reshape(layer, [-1, layer.shape[-1]]) for layer in output.layers]
+    mask = tf.reshape(batch["input_mask"], [-1])
+    first = batch.get("first_positions")
+    if first is None:
+        rows, width = tf.unstack(tf.shape(batch["input_mask"]))
+        first = tf.range(rows) * width
+    count = tf.shape(first)[0]
+    # Which example each token is of; -1 for padding, which segment operations leave out.
+    owners = tf.searchsorted(first, tf.range(tf.size(mask)), side="right") - 1
+    owners = tf.where(mask > 0, owners, -1)
+
+    def mean(x):
+        sums = tf.math.unsorted_segment_sum(tf.cast(x, tf.float32), owners, count)
+        ones = tf.ones_like(owners, tf.float32)
+        return sums / tf.math.unsorted_segment_sum(ones, owners, count)[:, tf.newaxis]
+
+    def highest(x):
+        return tf.math.unsorted_segment_max(tf.cast(x, tf.float32), owners, count)
+
+    of_tokens = {"cls": lambda x: tf.gather(x, first), "mean": mean, "max": highest}
+    parts = []
+    for pooling in poolings:
+        if pooling == "pooled":
+            parts.append(output.pooled_output)
+        elif pooling == "first_last_mean":
+            ends = tf.cast(flat[1], tf.float32) + tf.cast(flat[-1], tf.float32)
+            parts.append(mean(0.5 * ends))
+        else:
+            parts += [of_tokens[pooling](flat[layer]) for layer in layers]
+    return tf.concat([tf.cast(part, tf.float32) for part in parts], 1)

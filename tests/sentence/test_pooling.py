@@ -1,0 +1,76 @@
+"""What a model's folder says of its vectors."""
+
+import json
+
+import pytest
+
+from bert_tools import hub
+from bert_tools.errors import UserError
+from bert_tools.sentence.pooling import Recipe, recipe
+
+MODULES = [("Transformer", ""), ("Pooling", "1_Pooling"), ("Normalize", "2_Normalize")]
+
+
+@pytest.fixture
+def described(tmp_path):
+    """function(modules, pooling config, sentence_bert_config) -> Recipe of such a folder."""
+
+    def described(modules=MODULES, pooling=None, sentence=None, meta=None):
+        listed = [
+            {"idx": index, "path": path, "type": f"sentence_transformers.models.{kind}"}
+            for index, (kind, path) in enumerate(modules)
+        ]
+        (tmp_path / "modules.json").write_text(json.dumps(listed))
+        (tmp_path / "1_Pooling").mkdir(exist_ok=True)
+        pooling = pooling or {"pooling_mode_mean_tokens": True}
+        (tmp_path / "1_Pooling" / "config.json").write_text(json.dumps(pooling))
+        if sentence is not None:
+            (tmp_path / "sentence_bert_config.json").write_text(json.dumps(sentence))
+        return recipe(hub.Model(None, {}, None, meta or {}, str(tmp_path)))
+
+    return described
+
+
+def test_sentence_transformers(described):
+    assert described() == Recipe(("mean",), True, None)
+    assert described(MODULES[:2], sentence={"max_seq_length": 256}) == Recipe(("mean",), False, 256)
+    modes = {"pooling_mode_mean_tokens": True, "pooling_mode_cls_token": True}
+    modes["pooling_mode_max_tokens"] = False
+    assert described(pooling=modes).poolings == ("cls", "mean")
+    assert described(pooling={"pooling_mode": "max"}).poolings == ("max",)
+    assert described(pooling={"pooling_mode": "cls", "include_prompt": True}).poolings == ("cls",)
+
+
+def test_own_description_comes_first(described):
+    meta = {"pooling": "cls", "max_seq_length": 64}
+    assert described(meta=meta) == Recipe(("cls",), False, 64)
+    with pytest.raises(UserError, match="says pooling 'best'"):
+        described(meta={"pooling": "best"})
+
+
+def test_nothing_said(tmp_path):
+    model = hub.Model(None, {}, None, {"max_seq_length": 64}, str(tmp_path))
+    assert recipe(model) == Recipe(("mean",), False, 64)
+
+
+@pytest.mark.parametrize(
+    "modules, pooling, message",
+    [
+        ([*MODULES, ("Dense", "2_Dense")], None, "asks for a Dense module"),
+        (MODULES[:1], None, "names no Pooling module"),
+        (MODULES, {"pooling_mode_lasttoken": True}, "asks for pooling_mode_lasttoken"),
+        (MODULES, {"pooling_mode_mean_tokens": False}, "asks for no pooling"),
+        (MODULES, {"pooling_mode": "lasttoken"}, "asks for lasttoken"),
+    ],
+)
+def test_refused(described, modules, pooling, message):
+    with pytest.raises(UserError, match=message):
+        described(modules, pooling)
+
+
+def test_damaged(described, tmp_path):
+    described()
+    for text, message in (("{", "not a readable JSON"), ("{}", "expected a list of modules")):
+        (tmp_path / "modules.json").write_text(text)
+        with pytest.raises(UserError, match=message):
+            recipe(hub.Model(None, {}, None, {}, str(tmp_path)))
