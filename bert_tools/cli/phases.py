@@ -57,7 +57,7 @@ class Session:
         precision = shared_flags.precision(command)
         model = shared_flags.load_model(command, fallback_dir=self._output_dir)
         self._tokenizer, self._width = model.tokenizer, command.max_seq_length
-        features.check_max_seq_length(self._width)
+        features.check_max_seq_length(self._width, self._tokenizer.pair_separators)
         self._steps = self._planned_steps(strategy.num_replicas_in_sync) if "train" in data else 0
         self._chief = is_chief(strategy)
         model_fn = model_fn_builder(
@@ -242,12 +242,17 @@ class Session:
     def _require_same_model(self, model):
         """Before anything is written into the folder of another model, or scored with it."""
         folder = self._output_dir
-        path = os.path.join(folder or "", models.GOOGLE_CONFIG)
         if not folder:
             return
+        path = output_folder.config_file(folder)
         described = os.path.exists(os.path.join(folder, models.OUTPUT_DESCRIPTION))
         if "train" in self._data and not described:
-            for name in (models.GOOGLE_CONFIG, models.HUGGINGFACE_CONFIG, models.VOCABULARY):
+            for name in (
+                models.GOOGLE_CONFIG,
+                models.HUGGINGFACE_CONFIG,
+                models.VOCABULARY,
+                models.TOKENIZER,
+            ):
                 if os.path.exists(os.path.join(folder, name)):
                     raise UserError(
                         f"--output_dir={folder}: holds another model ({name}), which training "
@@ -259,7 +264,7 @@ class Session:
         if encoder.weight_shapes(found) != encoder.weight_shapes(model.config):
             raise UserError(
                 f"--output_dir={folder}: holds checkpoints of a model of another size "
-                "(bert_config.json); choose an empty folder"
+                f"({os.path.basename(path)}); choose an empty folder"
             )
         path = os.path.join(folder, models.OUTPUT_DESCRIPTION)
         meta = files.read_json(path) if os.path.exists(path) else {}
