@@ -2,8 +2,10 @@
 SentencePiece unigram (XLM-R, ALBERT), run by the `tokenizers` library.
 
 It comes from a checkpoint's own files: tokenizer.json, which says all; vocab.json and merges.txt;
-or a SentencePiece model, of which the same tokenizer is made as transformers' converter makes it
-(convert_slow_tokenizer.py).
+or a SentencePiece model, of which a tokenizer is made much as transformers' converter makes it
+(convert_slow_tokenizer.py). Its ids are SentencePiece's but for texts that can be cut in two ways
+of the same likelihood, where SentencePiece's float32 and the library's float64 may choose
+differently ("iii" into "ii" and "i" or the other way round).
 """
 
 import array
@@ -19,7 +21,7 @@ from tokenizers import models, normalizers, pre_tokenizers, processors
 
 from bert_tools.errors import UserError
 
-_UNIGRAM, _CONTROL, _USER_DEFINED = 1, 3, 4  # Of sentencepiece_model.proto.
+_UNIGRAM = 1  # Of sentencepiece_model.proto's ModelType.
 
 
 class SubwordTokenizer:
@@ -157,8 +159,10 @@ def read_albert(path, do_lower_case=True, keep_accents=False):
     pieces, charsmap, unknown = _read_sentencepiece(path)
     # A comma behind a digit is a piece of its own, as in the original's tokenization.py: what
     # holds both is made too unlikely to be chosen.
-    scored = [(p, score - 100 if p[-1:] == "," and p[-2:-1].isdigit() else score)
-              for p, score, _ in pieces]  # fmt: skip
+    scored = [
+        (piece, score - 100 if piece[-1:] == "," and piece[-2:-1].isdigit() else score)
+        for piece, score in pieces
+    ]
     steps = [normalizers.Replace("``", '"'), normalizers.Replace("''", '"')]
     if not keep_accents:
         steps += [normalizers.NFKD(), normalizers.StripAccents()]
@@ -166,7 +170,8 @@ def read_albert(path, do_lower_case=True, keep_accents=False):
         steps.append(normalizers.Lowercase())
     if charsmap:
         steps.append(normalizers.Precompiled(charsmap))
-    steps.append(normalizers.Replace(tokenizers.Regex(" {2,}"), " "))
+    # As SentencePiece does; transformers' converter leaves the white space at the end.
+    steps += [normalizers.Replace(tokenizers.Regex(" {2,}"), " "), normalizers.Strip()]
     tokenizer = _unigram(scored, unknown, steps)
     specials = _require(tokenizer, ("[CLS]", "[SEP]", "<pad>", "<unk>", "[MASK]"), path)
     tokenizer.post_processor = processors.TemplateProcessing(
@@ -174,7 +179,6 @@ def read_albert(path, do_lower_case=True, keep_accents=False):
         pair="[CLS]:0 $A:0 [SEP]:0 $B:1 [SEP]:1",
         special_tokens=[(token, specials[token]) for token in ("[CLS]", "[SEP]")],
     )
-    _add_pieces(tokenizer, pieces)
     _add_special_tokens(tokenizer, specials)
     return SubwordTokenizer(tokenizer, path)
 
@@ -192,7 +196,7 @@ def read_xlm_roberta(path):
     pieces, charsmap, _ = _read_sentencepiece(path)
     first = ["<s>", "<pad>", "</s>", "<unk>"]
     scored = [(token, 0.0) for token in first]
-    scored += [(piece, score) for piece, score, _ in pieces[3:]]
+    scored += pieces[3:]
     scored.append(("<mask>", 0.0))
     steps = [normalizers.Precompiled(charsmap)] if charsmap else []
     steps.append(normalizers.Strip(left=False, right=True))
@@ -204,7 +208,6 @@ def read_xlm_roberta(path):
         pair="<s> $A </s> </s> $B </s>",
         special_tokens=[(token, specials[token]) for token in ("<s>", "</s>")],
     )
-    _add_pieces(tokenizer, pieces[3:])
     _add_special_tokens(tokenizer, specials)
     return SubwordTokenizer(tokenizer, path)
 
@@ -235,14 +238,6 @@ def _add_special_tokens(tokenizer, tokens):
     )
 
 
-def _add_pieces(tokenizer, pieces):
-    """Control pieces and user-defined ones are found in a text before it is cut."""
-    for piece, _, kind in pieces:
-        if kind in (_CONTROL, _USER_DEFINED):
-            token = tokenizers.AddedToken(piece, normalized=False, special=kind == _CONTROL)
-            tokenizer.add_tokens([token])
-
-
 def _loaded(path, load):
     if not os.path.exists(path):
         raise UserError(f"{path}: no such file; fetch the model again, with its tokenizer")
@@ -256,8 +251,8 @@ def _loaded(path, load):
 
 
 def _read_sentencepiece(path):
-    """(list of (piece, score, kind), the normaliser's compiled table in bytes, id of the unknown
-    piece) of a SentencePiece unigram model.
+    """(list of (piece, score), the normaliser's compiled table in bytes, id of the unknown piece)
+    of a SentencePiece unigram model.
     """
 
     def load():
@@ -269,8 +264,8 @@ def _read_sentencepiece(path):
             raise ValueError(f"model_type is {kind}, supported: {_UNIGRAM}, unigram")
         pieces = [_message(piece) for piece in model[1]]
         pieces = [
-            (p[1][0].decode(), struct.unpack("<f", p.get(2, [bytes(4)])[0])[0], p.get(3, [1])[0])
-            for p in pieces
+            (piece[1][0].decode(), struct.unpack("<f", piece.get(2, [bytes(4)])[0])[0])
+            for piece in pieces
         ]
         charsmap = _message(model.get(3, [b""])[0]).get(2, [b""])[0]
         return pieces, charsmap, trainer.get(40, [0])[0]

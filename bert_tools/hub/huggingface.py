@@ -200,8 +200,11 @@ def _special_tokens(model):
     tokenizer, config = model.tokenizer, model.config
     roles = {"cls": tokenizer.cls_id, "sep": tokenizer.sep_id, "unk": tokenizer.unk_id}
     roles["pad"] = config.to_huggingface()["pad_token_id"]
-    tokens = {f"{role}_token": tokenizer.convert_ids_to_tokens([index])[0]
-              for role, index in roles.items() if index >= 0}  # fmt: skip
+    tokens = {
+        f"{role}_token": tokenizer.convert_ids_to_tokens([index])[0]
+        for role, index in roles.items()
+        if index >= 0
+    }
     masks = [token for token in ("<mask>", "[MASK]") if token in tokenizer.vocab]
     return {
         "tokenizer_class": _GENERIC_CLASSES[0],
