@@ -41,12 +41,8 @@ def weight_shapes(config):
     if config.embedding_size:
         shapes["bert/embeddings/projection/kernel"] = (narrow, hidden)
         shapes["bert/embeddings/projection/bias"] = (hidden,)
-    # In the order of their first use; layers that share weights are there once.
-    for prefix in dict.fromkeys(
-        prefix
-        for layer in range(config.num_hidden_layers)
-        for prefix in _layer_prefixes(config, layer)
-    ):
+    groups = range(config.num_hidden_groups or config.num_hidden_layers)
+    for prefix in (prefix for group in groups for prefix in _group_prefixes(config, group)):
         for part, rows, columns in (
             ("attention/self/query", hidden, hidden),
             ("attention/self/key", hidden, hidden),
@@ -65,13 +61,12 @@ def weight_shapes(config):
     return shapes
 
 
-def _layer_prefixes(config, layer):
-    """What the names of a layer's weights begin with; several where an ALBERT group has inner
-    layers.
+def _group_prefixes(config, group):
+    """What the names of a layer's weights begin with, or of those of the layers in an ALBERT group,
+    which run one after another.
     """
     if config.num_hidden_groups is None:
-        return [f"bert/encoder/layer_{layer}"]
-    group = layer * config.num_hidden_groups // config.num_hidden_layers
+        return [f"bert/encoder/layer_{group}"]
     return [f"bert/encoder/group_{group}/inner_group_{i}" for i in range(config.inner_group_num)]
 
 
@@ -151,8 +146,9 @@ def encode(config, weights, batch, rng=None, dtype=tf.float32):
     bias = _attention_bias(input_mask, packed=positions is not None)
 
     layers = [tf.reshape(x, [rows, width, hidden])]
+    groups = config.num_hidden_groups or config.num_hidden_layers
     for layer in range(config.num_hidden_layers):
-        for prefix in _layer_prefixes(config, layer):
+        for prefix in _group_prefixes(config, layer * groups // config.num_hidden_layers):
             x = _layer(config, weights, prefix, x, (rows, width), bias, dropout)
         layers.append(tf.reshape(x, [rows, width, hidden]))
 

@@ -51,8 +51,11 @@ class SubwordTokenizer:
         self._tokenizer.no_padding()
         self.vocab = self._tokenizer.get_vocab(with_added_tokens=True)
         self.unk_id = self._unknown()
-        # Two texts without tokens show what is put around them.
-        single, pair = self._tokenizer.encode(""), self._tokenizer.encode("", "")
+        # Texts without tokens show what is put around them.
+        empty = self._tokenizer.encode("", add_special_tokens=False)
+        empty.truncate(0)
+        single = self._tokenizer.post_process(empty)
+        pair = self._tokenizer.post_process(empty, empty)
         between = len(pair.ids) - 2
         if (
             len(single.ids) != 2

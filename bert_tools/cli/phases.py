@@ -261,10 +261,11 @@ class Session:
         if not checkpoints.latest(folder) or not os.path.exists(path):
             return
         found = BertConfig.from_json_file(path)
-        if encoder.weight_shapes(found) != encoder.weight_shapes(model.config):
+        shapes = [encoder.weight_shapes(config) for config in (found, model.config)]
+        if found.family != model.config.family or shapes[0] != shapes[1]:
             raise UserError(
-                f"--output_dir={folder}: holds checkpoints of a model of another size "
-                f"({os.path.basename(path)}); choose an empty folder"
+                f"--output_dir={folder}: holds checkpoints of a model of another size or "
+                f"type ({os.path.basename(path)}); choose an empty folder"
             )
         path = os.path.join(folder, models.OUTPUT_DESCRIPTION)
         meta = files.read_json(path) if os.path.exists(path) else {}

@@ -374,6 +374,11 @@ def _read_tokenizer(folder, config_values):
         subword = _read_subwords(folder, whole, settings)
         if subword is not None:
             return subword
+        if kind in _SUBWORD_CLASSES:
+            raise UserError(
+                f"{folder}: holds none of a {kind}'s files ({models.TOKENIZER}, vocab.json with "
+                f"merges.txt, {', '.join(_SENTENCEPIECE)}); fetch the model again, with them"
+            )
     # sentence_bert_config.json has a do_lower_case too, which means something else: it is false in
     # uncased models.
     casing = {

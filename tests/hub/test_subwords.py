@@ -21,7 +21,7 @@ from bert_tools.hub import huggingface
 from bert_tools.inputs import features
 from bert_tools.tokenization_subword import SubwordTokenizer
 
-DATA = pathlib.Path(__file__).parent / "data"
+DATA = pathlib.Path(__file__).parents[1] / "data"
 PINNED = json.loads((DATA / "stsb_roberta.json").read_text("ascii"))
 PIECES = [
     ("<unk>", 0.0, 2),
@@ -211,7 +211,9 @@ def folder_of(tmp_path, kind, shared):
         "tokenizer.json": {"tokenizer.json": toy_library().to_str().encode()},
         "spiece.model": {"spiece.model": albert.read_bytes()},
         "sentencepiece.bpe.model": {"sentencepiece.bpe.model": sentencepiece_bytes(PIECES)},
-        "vocab.json": {name: (roberta / name).read_bytes() for name in ("vocab.json", "merges.txt")},
+        "vocab.json": {
+            name: (roberta / name).read_bytes() for name in ("vocab.json", "merges.txt")
+        },
     }[kind]
     rows = 51000
     tensors = toys.huggingface_tensors()
@@ -267,6 +269,16 @@ def test_damaged_files(tmp_path, kind, name, content, match, shared):
     else:
         (folder / name).write_bytes(content)
     with pytest.raises(UserError, match=match):
+        hub.load(str(folder))
+
+
+def test_no_files_of_the_class(tmp_path, shared):
+    folder = folder_of(tmp_path, "tokenizer.json", shared)
+    toys.write_json(folder / "tokenizer_config.json", {"tokenizer_class": "RobertaTokenizerFast"})
+    assert isinstance(hub.load(str(folder)).tokenizer, SubwordTokenizer)
+    (folder / "tokenizer.json").unlink()
+    toys.write_vocabulary(folder / "vocab.txt")
+    with pytest.raises(UserError, match="holds none of a RobertaTokenizerFast's files"):
         hub.load(str(folder))
 
 
