@@ -38,15 +38,18 @@ class SubwordTokenizer:
       second_segment: int, the token type of a second text.
 
     Args:
-      library_tokenizer: tokenizers.Tokenizer.
+      text: str, the content of a tokenizer.json. It is kept as it stands, since the library does
+        not read all numbers exactly: written by it and read again, a score may have changed.
       source: str, the file it came from, for messages.
 
     Raises:
-      UserError: its special tokens are not laid out as a BERT-like model's.
+      UserError: the library does not read it, or its special tokens are not laid out as a
+      BERT-like model's.
     """
 
-    def __init__(self, library_tokenizer, source):
-        self._tokenizer = library_tokenizer
+    def __init__(self, text, source):
+        self._text = text
+        self._tokenizer = _readable(source, lambda: tokenizers.Tokenizer.from_str(text))
         self._tokenizer.no_truncation()
         self._tokenizer.no_padding()
         self.vocab = self._tokenizer.get_vocab(with_added_tokens=True)
@@ -108,7 +111,7 @@ class SubwordTokenizer:
 
     def to_json(self):
         """The content of a tokenizer.json, str."""
-        return self._tokenizer.to_str()
+        return self._text
 
     def _unknown(self):
         model = json.loads(self.to_json())["model"]
@@ -123,7 +126,12 @@ def read_json(path):
     Raises:
       UserError: the library does not read it, or see SubwordTokenizer.
     """
-    return SubwordTokenizer(_loaded(path, lambda: tokenizers.Tokenizer.from_file(path)), path)
+
+    def load():
+        with open(path, encoding="utf-8") as reader:
+            return reader.read()
+
+    return SubwordTokenizer(_readable(path, load), path)
 
 
 def read_byte_level_bpe(vocab_file, merges_file, add_prefix_space=False):
@@ -137,7 +145,10 @@ def read_byte_level_bpe(vocab_file, merges_file, add_prefix_space=False):
     Raises:
       UserError: a file is missing or damaged, or lacks a special token.
     """
-    model = _loaded(merges_file, lambda: models.BPE.from_file(vocab_file, merges_file))
+    for path in (vocab_file, merges_file):
+        if not os.path.exists(path):
+            raise UserError(f"{path}: no such file; fetch the model again, with its tokenizer")
+    model = _readable(merges_file, lambda: models.BPE.from_file(vocab_file, merges_file))
     tokenizer = tokenizers.Tokenizer(model)
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=add_prefix_space)
     specials = _require(tokenizer, ("<s>", "</s>", "<pad>", "<unk>", "<mask>"), vocab_file)
@@ -145,7 +156,7 @@ def read_byte_level_bpe(vocab_file, merges_file, add_prefix_space=False):
         ("</s>", specials["</s>"]), ("<s>", specials["<s>"]), add_prefix_space=add_prefix_space
     )
     _add_special_tokens(tokenizer, specials)
-    return SubwordTokenizer(tokenizer, vocab_file)
+    return SubwordTokenizer(tokenizer.to_str(), vocab_file)
 
 
 def read_albert(path, do_lower_case=True, keep_accents=False):
@@ -175,7 +186,7 @@ def read_albert(path, do_lower_case=True, keep_accents=False):
         steps.append(normalizers.Precompiled(charsmap))
     # As SentencePiece does; transformers' converter leaves the white space at the end.
     steps += [normalizers.Replace(tokenizers.Regex(" {2,}"), " "), normalizers.Strip()]
-    tokenizer = _unigram(scored, unknown, steps)
+    tokenizer = _unigram(path, scored, unknown, steps)
     specials = _require(tokenizer, ("[CLS]", "[SEP]", "<pad>", "<unk>", "[MASK]"), path)
     tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS]:0 $A:0 [SEP]:0",
@@ -183,7 +194,7 @@ def read_albert(path, do_lower_case=True, keep_accents=False):
         special_tokens=[(token, specials[token]) for token in ("[CLS]", "[SEP]")],
     )
     _add_special_tokens(tokenizer, specials)
-    return SubwordTokenizer(tokenizer, path)
+    return SubwordTokenizer(tokenizer.to_str(), path)
 
 
 def read_xlm_roberta(path):
@@ -204,7 +215,7 @@ def read_xlm_roberta(path):
     steps = [normalizers.Precompiled(charsmap)] if charsmap else []
     steps.append(normalizers.Strip(left=False, right=True))
     steps.append(normalizers.Replace(tokenizers.Regex(" {2,}"), "▁"))
-    tokenizer = _unigram(scored, first.index("<unk>"), steps)
+    tokenizer = _unigram(path, scored, first.index("<unk>"), steps)
     specials = _require(tokenizer, (*first, "<mask>"), path)
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A </s>",
@@ -212,11 +223,12 @@ def read_xlm_roberta(path):
         special_tokens=[(token, specials[token]) for token in ("<s>", "</s>")],
     )
     _add_special_tokens(tokenizer, specials)
-    return SubwordTokenizer(tokenizer, path)
+    return SubwordTokenizer(tokenizer.to_str(), path)
 
 
-def _unigram(scored, unknown, steps):
-    tokenizer = tokenizers.Tokenizer(models.Unigram(scored, unk_id=unknown))
+def _unigram(path, scored, unknown, steps):
+    model = _readable(path, lambda: models.Unigram(scored, unk_id=unknown))
+    tokenizer = tokenizers.Tokenizer(model)
     tokenizer.normalizer = normalizers.Sequence(steps)
     tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
     return tokenizer
@@ -241,9 +253,8 @@ def _add_special_tokens(tokenizer, tokens):
     )
 
 
-def _loaded(path, load):
-    if not os.path.exists(path):
-        raise UserError(f"{path}: no such file; fetch the model again, with its tokenizer")
+def _readable(path, load):
+    """load(), its errors as a UserError."""
     try:
         return load()
     except Exception as error:  # The library raises plain Exceptions.
@@ -273,7 +284,7 @@ def _read_sentencepiece(path):
         charsmap = _message(model.get(3, [b""])[0]).get(2, [b""])[0]
         return pieces, charsmap, trainer.get(40, [0])[0]
 
-    return _loaded(path, load)
+    return _readable(path, load)
 
 
 def _message(data):

@@ -33,7 +33,7 @@ def roberta(tmp_path_factory, toy_config):
     )
     folder = tmp_path_factory.mktemp("roberta") / "model"
     weights = encoder.initial_weights(config, seed=1)
-    tokenizer = SubwordTokenizer(library, "")
+    tokenizer = SubwordTokenizer(library.to_str(), "")
     huggingface.write(str(folder), hub.Model(config, weights, tokenizer, {}, ""))
     return str(folder)
 
