@@ -37,6 +37,54 @@ _HUGGINGFACE_ACTIVATIONS = {
     "linear": "linear",
 }
 ACTIVATIONS = tuple(sorted({*_GOOGLE_ACTIVATIONS.values(), *_HUGGINGFACE_ACTIVATIONS.values()}))
+# What a Hugging Face config.json leaves out has the default of its model type's class there.
+_HUGGINGFACE_DEFAULTS = {
+    "bert": {"vocab_size": 30522, "type_vocab_size": 2},
+    "roberta": {"vocab_size": 50265, "type_vocab_size": 2, "pad_token_id": 1},
+    "xlm-roberta": {"vocab_size": 30522, "type_vocab_size": 2, "pad_token_id": 1},
+    "distilbert": {"vocab_size": 30522, "num_hidden_layers": 6},
+    "albert": {
+        "vocab_size": 30000,
+        "type_vocab_size": 2,
+        "embedding_size": 128,
+        "hidden_size": 4096,
+        "num_attention_heads": 64,
+        "intermediate_size": 16384,
+        "hidden_act": "gelu_new",
+        "hidden_dropout_prob": 0.0,
+        "attention_probs_dropout_prob": 0.0,
+        "num_hidden_groups": 1,
+    },
+    "electra": {
+        "vocab_size": 30522,
+        "type_vocab_size": 2,
+        "embedding_size": 128,
+        "hidden_size": 256,
+        "num_attention_heads": 4,
+        "intermediate_size": 1024,
+    },
+}
+FAMILIES = tuple(_HUGGINGFACE_DEFAULTS)
+HUGGINGFACE_CLASSES = {
+    "bert": "Bert",
+    "roberta": "Roberta",
+    "xlm-roberta": "XLMRoberta",
+    "distilbert": "DistilBert",
+    "albert": "Albert",
+    "electra": "Electra",
+}
+_DISTILBERT_KEYS = {
+    "hidden_size": "dim",
+    "num_hidden_layers": "n_layers",
+    "num_attention_heads": "n_heads",
+    "intermediate_size": "hidden_dim",
+    "hidden_dropout_prob": "dropout",
+    "attention_probs_dropout_prob": "attention_dropout",
+    "hidden_act": "activation",
+}
+# What stands between the first token's vector and a classifier in these families' own heads.
+_POOLER_ACTIVATIONS = {"distilbert": "relu", "electra": "gelu_erf"}
+_MAY_BE_NONE = ("embedding_size", "num_hidden_groups")
 _SHARED_KEYS = (
     "vocab_size",
     "hidden_size",
@@ -58,7 +106,18 @@ class BertConfig:
     https://arxiv.org/abs/1810.04805).
 
     The names are the original `modeling.BertConfig`'s. `hidden_act` is one of ACTIVATIONS, never
-    plain "gelu".
+    plain "gelu". Other families (FAMILIES) differ from BERT in these fields:
+
+    family: str, the name that Hugging Face's model_type gives it; no arithmetic depends on it.
+    type_vocab_size: 0 where there are no token types (DistilBERT).
+    position_offset: int, rows of the position table before the first token's (RoBERTa: one more
+      than the id of padding). max_position_embeddings counts the rows that tokens can have.
+    embedding_size: int, the width of the embeddings where a dense layer brings them to hidden_size
+      (ALBERT, ELECTRA); None: they have that width, and there is no such layer.
+    num_hidden_groups: int, the layers share the weights of so many groups (ALBERT); None: each has
+      its own.
+    inner_group_num: int, layers in a group; each of num_hidden_layers runs through all of them.
+    pooler_act: one of ACTIVATIONS, behind the pooler's dense layer.
 
     Raises:
       UserError: a size is not a positive integer, a probability outside 0..1, heads do not divide
@@ -77,12 +136,25 @@ class BertConfig:
     type_vocab_size: int = 16
     initializer_range: float = 0.02
     layer_norm_eps: float = 1e-12
+    family: str = "bert"
+    position_offset: int = 0
+    embedding_size: int = None
+    num_hidden_groups: int = None
+    inner_group_num: int = 1
+    pooler_act: str = "tanh"
 
     def __post_init__(self):
+        may_be_zero = {"position_offset"}
+        if self.family == "distilbert":
+            may_be_zero.add("type_vocab_size")
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
+            if value is None and field.name in _MAY_BE_NONE:
+                continue
             if field.type in (int, "int") and (
-                not isinstance(value, int) or isinstance(value, bool) or value < 1
+                not isinstance(value, int)
+                or isinstance(value, bool)
+                or value < (field.name not in may_be_zero)
             ):
                 raise UserError(
                     f"{field.name} is {value!r} in the model's config, expected a positive integer"
@@ -101,6 +173,11 @@ class BertConfig:
             raise UserError(
                 f"hidden_size {self.hidden_size} is not a multiple of num_attention_heads "
                 f"{self.num_attention_heads} in the config; restore the file from its source"
+            )
+        if (self.num_hidden_groups or 1) > self.num_hidden_layers:
+            raise UserError(
+                f"num_hidden_groups {self.num_hidden_groups} is more than num_hidden_layers "
+                f"{self.num_hidden_layers} in the config; restore the file from its source"
             )
 
     @classmethod
@@ -150,32 +227,75 @@ class BertConfig:
           position_embedding_type).
         """
         family = values.get("model_type", "bert")
-        if family != "bert":
-            raise UserError(f"model_type is {family!r}; supported: bert")
+        if family not in FAMILIES:
+            raise UserError(f"model_type is {family!r}; supported: {', '.join(FAMILIES)}")
         positions = values.get("position_embedding_type", "absolute")
         if positions != "absolute":
             raise UserError(f"position_embedding_type is {positions!r}; supported: absolute")
         if values.get("is_decoder"):
             raise UserError("is_decoder is true; decoders are not supported, only encoders")
-        activation = values.get("hidden_act", "gelu")
-        values = {"type_vocab_size": 2, "vocab_size": 30522, **values}
-        return cls._build(values, _HUGGINGFACE_ACTIVATIONS.get(str(activation).lower()), activation)
+        if family == "distilbert":
+            # Its layers have an epsilon of their own whatever the file says, and no token types.
+            renamed = {o: values[t] for o, t in _DISTILBERT_KEYS.items() if t in values}
+            values = {**values, **renamed, "type_vocab_size": 0, "layer_norm_eps": 1e-12}
+        values = {"hidden_act": "gelu", **_HUGGINGFACE_DEFAULTS[family], **values}
+        activation = values["hidden_act"]
+        return cls._build(
+            values,
+            _HUGGINGFACE_ACTIVATIONS.get(str(activation).lower()),
+            activation,
+            family=family,
+            pooler_act=_POOLER_ACTIVATIONS.get(family, "tanh"),
+            **cls._family_sizes(family, values),
+        )
+
+    @staticmethod
+    def _family_sizes(family, values):
+        if family in ("roberta", "xlm-roberta"):
+            offset, rows = values["pad_token_id"], values.get("max_position_embeddings", 512)
+            if type(offset) is not int or type(rows) is not int or not 0 <= offset < rows - 1:
+                raise UserError(
+                    f"pad_token_id is {offset!r} and max_position_embeddings {rows!r}, expected "
+                    "integers of which the first is smaller by 2 or more"
+                )
+            return {"position_offset": offset + 1, "max_position_embeddings": rows - offset - 1}
+        if family == "albert":
+            return {
+                "embedding_size": values["embedding_size"],
+                "num_hidden_groups": values["num_hidden_groups"],
+                "inner_group_num": values.get("inner_group_num", 1),
+            }
+        if family == "electra" and values["embedding_size"] != values["hidden_size"]:
+            return {"embedding_size": values["embedding_size"]}
+        return {}
 
     @classmethod
-    def _build(cls, values, canonical_activation, written_activation):
+    def _build(cls, values, canonical_activation, written_activation, **others):
         if "vocab_size" not in values:
             raise UserError("vocab_size is missing; is this the config of a BERT model?")
         if canonical_activation is None:
             supported = ", ".join(sorted(_HUGGINGFACE_ACTIVATIONS))
             raise UserError(f"hidden_act is {written_activation!r}; supported: {supported}")
         return cls(
-            **{key: values[key] for key in _SHARED_KEYS if key in values},
-            hidden_act=canonical_activation,
+            **{
+                **{key: values[key] for key in _SHARED_KEYS if key in values},
+                "hidden_act": canonical_activation,
+                **others,
+            }
         )
 
     def to_google(self):
         """The JSON object of a bert_config.json. The erf form of GELU is written as the second key
-        `gelu_form`, which this project honours and the original ignores."""
+        `gelu_form`, which this project honours and the original ignores.
+
+        Raises:
+          UserError: the family is not BERT, which this JSON cannot say.
+        """
+        if self.family != "bert":
+            raise UserError(
+                f"Google's layout cannot hold a model of the type {self.family}; write it in "
+                "Hugging Face's"
+            )
         values = {key: getattr(self, key) for key in _SHARED_KEYS}
         if self.hidden_act in ("gelu_tanh", "gelu_erf"):
             values["hidden_act"] = "gelu"
@@ -187,13 +307,23 @@ class BertConfig:
 
     def to_huggingface(self):
         """The JSON object of a Hugging Face config.json for this encoder."""
+        values = {key: getattr(self, key) for key in _SHARED_KEYS}
+        values["hidden_act"] = self._huggingface_activation()
+        values["max_position_embeddings"] += self.position_offset
+        if self.family == "albert":
+            values["num_hidden_groups"] = self.num_hidden_groups
+            values["inner_group_num"] = self.inner_group_num
+        if self.family in ("albert", "electra"):
+            values["embedding_size"] = self.embedding_size or self.hidden_size
+        if self.family == "distilbert":
+            values = {_DISTILBERT_KEYS.get(key, key): value for key, value in values.items()}
+            del values["type_vocab_size"], values["layer_norm_eps"]
         return {
-            "architectures": ["BertModel"],
-            "model_type": "bert",
-            "hidden_act": self._huggingface_activation(),
-            "pad_token_id": 0,
+            "architectures": [f"{HUGGINGFACE_CLASSES[self.family]}Model"],
+            "model_type": self.family,
+            "pad_token_id": max(0, self.position_offset - 1),
             "position_embedding_type": "absolute",
-            **{key: getattr(self, key) for key in _SHARED_KEYS},
+            **values,
         }
 
     def _huggingface_activation(self):

@@ -2,7 +2,9 @@
 
 The weights are a dict {Google's variable name: tensor}. It holds variables when training,
 constants when scoring, arrays fresh from a loader: one code path for all. The architecture is
-google-research/bert's modeling.py; names of tensors and arguments are that file's.
+google-research/bert's modeling.py; names of tensors and arguments are that file's. Where other
+families of BERT differ (the fields of BertConfig say how), their weights have names of the same
+kind: bert/embeddings/projection/* and bert/encoder/group_0/inner_group_0/* for ALBERT's.
 """
 
 import collections
@@ -19,7 +21,8 @@ EncoderOutput = collections.namedtuple("EncoderOutput", "sequence_output pooled_
 EncoderOutput.__doc__ = """What `encode` returns, all in the computing dtype.
 
 sequence_output: Tensor [batch, seq, hidden], the last layer.
-pooled_output: Tensor [examples, hidden], tanh(dense([CLS])); None for weights without a pooler.
+pooled_output: Tensor [examples, hidden], tanh(dense([CLS])) (config.pooler_act in place of tanh);
+  None for weights without a pooler.
 layers: list of num_hidden_layers + 1 Tensors [batch, seq, hidden]; 0 is the embeddings' output.
 """
 
@@ -27,15 +30,19 @@ layers: list of num_hidden_layers + 1 Tensors [batch, seq, hidden]; 0 is the emb
 def weight_shapes(config):
     """{name: shape} of every weight of an encoder, in the order of the original graph."""
     hidden, inner = config.hidden_size, config.intermediate_size
-    shapes = {
-        "bert/embeddings/word_embeddings": (config.vocab_size, hidden),
-        "bert/embeddings/token_type_embeddings": (config.type_vocab_size, hidden),
-        "bert/embeddings/position_embeddings": (config.max_position_embeddings, hidden),
-        "bert/embeddings/LayerNorm/beta": (hidden,),
-        "bert/embeddings/LayerNorm/gamma": (hidden,),
-    }
-    for layer in range(config.num_hidden_layers):
-        prefix = f"bert/encoder/layer_{layer}"
+    narrow = config.embedding_size or hidden
+    positions = config.max_position_embeddings + config.position_offset
+    shapes = {"bert/embeddings/word_embeddings": (config.vocab_size, narrow)}
+    if config.type_vocab_size:
+        shapes["bert/embeddings/token_type_embeddings"] = (config.type_vocab_size, narrow)
+    shapes["bert/embeddings/position_embeddings"] = (positions, narrow)
+    shapes["bert/embeddings/LayerNorm/beta"] = (narrow,)
+    shapes["bert/embeddings/LayerNorm/gamma"] = (narrow,)
+    if config.embedding_size:
+        shapes["bert/embeddings/projection/kernel"] = (narrow, hidden)
+        shapes["bert/embeddings/projection/bias"] = (hidden,)
+    groups = range(config.num_hidden_groups or config.num_hidden_layers)
+    for prefix in (prefix for group in groups for prefix in _group_prefixes(config, group)):
         for part, rows, columns in (
             ("attention/self/query", hidden, hidden),
             ("attention/self/key", hidden, hidden),
@@ -52,6 +59,15 @@ def weight_shapes(config):
     shapes["bert/pooler/dense/kernel"] = (hidden, hidden)
     shapes["bert/pooler/dense/bias"] = (hidden,)
     return shapes
+
+
+def _group_prefixes(config, group):
+    """What the names of a layer's weights begin with, or of those of the layers in an ALBERT group,
+    which run one after another.
+    """
+    if config.num_hidden_groups is None:
+        return [f"bert/encoder/layer_{group}"]
+    return [f"bert/encoder/group_{group}/inner_group_{i}" for i in range(config.inner_group_num)]
 
 
 def initial_weights(config, seed, wanted=None):
@@ -149,32 +165,38 @@ def encode(config, weights, batch, rng=None, dtype=tf.float32):
     hidden = config.hidden_size
 
     x = _embed(config, weights, input_ids, batch.get("segment_ids"), positions)
-    x = _layer_norm(config, weights, "bert/embeddings", tf.reshape(x, [rows * width, hidden]))
+    x = tf.reshape(x, [rows * width, config.embedding_size or hidden])
+    x = _layer_norm(config, weights, "bert/embeddings", x)
     x = tf.cast(dropout(x, config.hidden_dropout_prob), dtype)
+    if config.embedding_size:
+        x = _dense(weights, "bert/embeddings/projection", x)
     bias = _attention_bias(input_mask, packed=positions is not None)
 
     layers = [tf.reshape(x, [rows, width, hidden])]
+    groups = config.num_hidden_groups or config.num_hidden_layers
     for layer in range(config.num_hidden_layers):
-        prefix = f"bert/encoder/layer_{layer}"
-        attended = _attention(
-            config, weights, f"{prefix}/attention/self", x, (rows, width), bias, dropout
-        )
-        attended = _dense(weights, f"{prefix}/attention/output/dense", attended)
-        attended = dropout(attended, config.hidden_dropout_prob)
-        x = _layer_norm(config, weights, f"{prefix}/attention/output", tf.add_n([attended, x]))
-        inner = activation(config.hidden_act)(_dense(weights, f"{prefix}/intermediate/dense", x))
-        output = dropout(
-            _dense(weights, f"{prefix}/output/dense", inner), config.hidden_dropout_prob
-        )
-        x = _layer_norm(config, weights, f"{prefix}/output", tf.add_n([output, x]))
+        for prefix in _group_prefixes(config, layer * groups // config.num_hidden_layers):
+            x = _layer(config, weights, prefix, x, (rows, width), bias, dropout)
         layers.append(tf.reshape(x, [rows, width, hidden]))
 
     pooled = None
     if "bert/pooler/dense/kernel" in weights:
         first = batch.get("first_positions")
         first = tf.range(rows) * width if first is None else first
-        pooled = tf.tanh(_dense(weights, "bert/pooler/dense", tf.gather(x, first)))
+        pooled = _dense(weights, "bert/pooler/dense", tf.gather(x, first))
+        pooled = activation(config.pooler_act)(pooled)
     return EncoderOutput(layers[-1], pooled, layers)
+
+
+def _layer(config, weights, prefix, x, shape, bias, dropout):
+    """One Transformer layer, [tokens, hidden] to [tokens, hidden]."""
+    attended = _attention(config, weights, f"{prefix}/attention/self", x, shape, bias, dropout)
+    attended = _dense(weights, f"{prefix}/attention/output/dense", attended)
+    attended = dropout(attended, config.hidden_dropout_prob)
+    x = _layer_norm(config, weights, f"{prefix}/attention/output", tf.add_n([attended, x]))
+    inner = activation(config.hidden_act)(_dense(weights, f"{prefix}/intermediate/dense", x))
+    output = dropout(_dense(weights, f"{prefix}/output/dense", inner), config.hidden_dropout_prob)
+    return _layer_norm(config, weights, f"{prefix}/output", tf.add_n([output, x]))
 
 
 def activation(name):
@@ -260,16 +282,22 @@ def _check_shapes(config, batch, input_ids):
 
 
 def _embed(config, weights, input_ids, segment_ids, positions):
-    """Sum of word, segment and position embeddings, float32 [batch, seq, hidden]."""
+    """Sum of word, segment and position embeddings, float32 [batch, seq, embedding size]."""
     x = tf.gather(weights["bert/embeddings/word_embeddings"], input_ids)
     x = tf.cast(x, tf.float32)
     table = tf.cast(weights["bert/embeddings/position_embeddings"], tf.float32)
+    if config.position_offset:
+        table = table[config.position_offset :]
     if positions is None:
         x += table[: tf.shape(input_ids)[1]]
     else:
         x += _small_lookup(table, positions)
+    if not config.type_vocab_size:
+        return x
     table = tf.cast(weights["bert/embeddings/token_type_embeddings"], tf.float32)
-    return x + (table[0] if segment_ids is None else _small_lookup(table, segment_ids))
+    # A model of one type was made for no other, whatever a batch of pairs says.
+    one = segment_ids is None or config.type_vocab_size == 1
+    return x + (table[0] if one else _small_lookup(table, segment_ids))
 
 
 def _small_lookup(table, ids):

@@ -168,7 +168,8 @@ def layerwise_factor(name, decay, num_hidden_layers):
 
     As in ELECTRA (Clark et al. 2020, https://arxiv.org/abs/2003.10555; layerwise_lr_decay of its
     model/optimization.py): decay ** (L + 2 - depth), where the embeddings have depth 0, layer i
-    (from 0) has i + 1, and the pooler and what is not of the encoder have L + 2.
+    (from 0) has i + 1, and the pooler and what is not of the encoder have L + 2, as have weights
+    that several layers share (ALBERT's).
 
     Args:
       name: str, Google's variable name.

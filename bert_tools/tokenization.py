@@ -89,6 +89,8 @@ class FullTokenizer:
       vocab: dict {token: id}, instead of vocab_file.
     """
 
+    pair_separators = 1  # Of [SEP] between two texts.
+    second_segment = 1  # The segment id of the second text.
     # The original's limit. Hugging Face's tokenizers give [UNK] from 101 characters on; the
     # checkpoints saw this.
     max_input_chars_per_word = 200

@@ -57,7 +57,7 @@ class Session:
         precision = shared_flags.precision(command)
         model = shared_flags.load_model(command, fallback_dir=self._output_dir)
         self._tokenizer, self._width = model.tokenizer, command.max_seq_length
-        features.check_max_seq_length(self._width)
+        features.check_max_seq_length(self._width, self._tokenizer.pair_separators)
         self._steps = self._planned_steps() if "train" in data else 0
         self._chief = is_chief(strategy)
         model_fn = model_fn_builder(
@@ -244,12 +244,17 @@ class Session:
     def _require_same_model(self, model):
         """Before anything is written into the folder of another model, or scored with it."""
         folder = self._output_dir
-        path = os.path.join(folder or "", models.GOOGLE_CONFIG)
         if not folder:
             return
+        path = output_folder.config_file(folder)
         described = os.path.exists(os.path.join(folder, models.OUTPUT_DESCRIPTION))
         if "train" in self._data and not described:
-            for name in (models.GOOGLE_CONFIG, models.HUGGINGFACE_CONFIG, models.VOCABULARY):
+            for name in (
+                models.GOOGLE_CONFIG,
+                models.HUGGINGFACE_CONFIG,
+                models.VOCABULARY,
+                models.TOKENIZER,
+            ):
                 if os.path.exists(os.path.join(folder, name)):
                     raise UserError(
                         f"--output_dir={folder}: holds another model ({name}), which training "
@@ -258,10 +263,11 @@ class Session:
         if not checkpoints.latest(folder) or not os.path.exists(path):
             return
         found = BertConfig.from_json_file(path)
-        if encoder.weight_shapes(found) != encoder.weight_shapes(model.config):
+        shapes = [encoder.weight_shapes(config) for config in (found, model.config)]
+        if found.family != model.config.family or shapes[0] != shapes[1]:
             raise UserError(
-                f"--output_dir={folder}: holds checkpoints of a model of another size "
-                "(bert_config.json); choose an empty folder"
+                f"--output_dir={folder}: holds checkpoints of a model of another size or "
+                f"type ({os.path.basename(path)}); choose an empty folder"
             )
         path = os.path.join(folder, models.OUTPUT_DESCRIPTION)
         meta = files.read_json(path) if os.path.exists(path) else {}

@@ -1,4 +1,4 @@
-"""The one loader: `load(handle)` reads any folder that holds a BERT, in whichever layout.
+"""The one loader: `load(handle)` reads any folder that holds a BERT or a relative, in any layout.
 
     model = hub.load("minilm")                    # a short name: fetched once, then from the cache
     model = hub.load("out/sim")                   # a folder that training left
@@ -15,7 +15,7 @@ from bert_tools.errors import UserError
 from bert_tools.hub import google, huggingface, names, output_folder
 from bert_tools.hub import model as models
 from bert_tools.hub.model import Model
-from bert_tools.tokenization import validate_case_matches_checkpoint
+from bert_tools.tokenization import FullTokenizer, validate_case_matches_checkpoint
 
 __all__ = ["Model", "load", "load_parts"]
 
@@ -97,20 +97,14 @@ def load_parts(
 
 def _combine(base, bert_config_file, vocab_file, init_checkpoint, do_lower_case, seed):
     config = BertConfig.from_json_file(bert_config_file) if bert_config_file else base.config
-    casing = models.casing_of(base.tokenizer) if base else {}
-    if do_lower_case is not None:
-        # Accents follow case unless the model says otherwise.
-        if casing.get("strip_accents") == casing.get("do_lower_case"):
-            casing.pop("strip_accents", None)
-        casing["do_lower_case"] = do_lower_case
-    vocab = None if vocab_file else base.tokenizer.vocab
-    tokenizer = models.make_tokenizer(casing, vocab_file, vocab)
+    tokenizer = _combined_tokenizer(base, vocab_file, do_lower_case)
     models.check_vocabulary(config, tokenizer, vocab_file or base.source)
 
     prefix = init_checkpoint
     if base and not init_checkpoint and not os.path.isdir(base.source):
         prefix = base.source
-    validate_case_matches_checkpoint(tokenizer.do_lower_case, prefix)
+    if isinstance(tokenizer, FullTokenizer):
+        validate_case_matches_checkpoint(tokenizer.do_lower_case, prefix)
     if init_checkpoint:
         source, weights = init_checkpoint, google.read_checkpoint(config, init_checkpoint)
     elif base:
@@ -122,6 +116,25 @@ def _combine(base, bert_config_file, vocab_file, init_checkpoint, do_lower_case,
 
         source, weights = "", encoder.initial_weights(config, seed)
     return Model(config, weights, tokenizer, base.meta if base else {}, source)
+
+
+def _combined_tokenizer(base, vocab_file, do_lower_case):
+    if base and not isinstance(base.tokenizer, FullTokenizer):
+        given = "--vocab_file" if vocab_file else "--do_lower_case"
+        if vocab_file or do_lower_case is not None:
+            raise UserError(
+                f"{given} does not fit {base.source}: its tokenizer is not WordPiece, and its own "
+                "files say all about it; leave the flag out"
+            )
+        return base.tokenizer
+    casing = models.casing_of(base.tokenizer) if base else {}
+    if do_lower_case is not None:
+        # Accents follow case unless the model says otherwise.
+        if casing.get("strip_accents") == casing.get("do_lower_case"):
+            casing.pop("strip_accents", None)
+        casing["do_lower_case"] = do_lower_case
+    vocab = None if vocab_file else base.tokenizer.vocab
+    return models.make_tokenizer(casing, vocab_file, vocab)
 
 
 def _unreadable(path, error):

@@ -51,13 +51,19 @@ def write(folder, model):
       model: Model.
 
     Raises:
-      UserError: the folder holds a model, or cannot be written.
+      UserError: the folder holds a model or cannot be written, or the model does not fit this
+      layout.
     """
     from absl import logging
 
     from bert_tools import checkpoints
     from bert_tools.hub import output_folder
 
+    if not models.fits_google(model):
+        raise UserError(
+            f"{folder}: Google's layout cannot hold a model of the type {model.config.family} with "
+            f"a {type(model.tokenizer).__name__}; write it in Hugging Face's"
+        )
     models.new_folder(folder)
     if model.config.hidden_act == "gelu_erf":
         logging.warning(

@@ -1,21 +1,22 @@
-"""Hugging Face's layout: config.json, model.safetensors (whole or in shards), vocab.txt or
-tokenizer.json.
+"""Hugging Face's layout: config.json, model.safetensors (whole or in shards), and the tokenizer's
+files.
 
 The weights are the same numbers under other names, with the kernels transposed.
 """
 
 import os
+import re
 
 import numpy as np
 
 from bert_tools import files
-from bert_tools.config import BertConfig
+from bert_tools.config import HUGGINGFACE_CLASSES, BertConfig
 from bert_tools.errors import UserError
 from bert_tools.hub import model as models
+from bert_tools.tokenization import FullTokenizer
 
 _WEIGHTS = "model.safetensors"
 _SHARD_INDEX = "model.safetensors.index.json"
-_TOKENIZER = "tokenizer.json"
 # Google's and Hugging Face's names of the heads.
 _HEADS = {
     "output_weights": "classifier.weight",
@@ -31,6 +32,44 @@ _HEADS = {
     "cls/seq_relationship/output_bias": "cls.seq_relationship.bias",
 }
 _GOOGLE_NAMES = {theirs: name for name, theirs in _HEADS.items()}
+# What precedes an encoder's names where a head stands beside it.
+_PREFIXES = {"xlm-roberta": "roberta."}
+# The dense layer of these families' head for whole texts is BERT's pooler in all but the name.
+_HEAD_DENSE = (("classifier.dense.", "pooler.dense."), ("classifier.out_proj.", "classifier."))
+# Parts of names: a family's, and what BERT has or would have in their place. They are replaced in
+# this order when reading, and in the opposite one when writing.
+_RENAMED = {
+    "roberta": _HEAD_DENSE,
+    "xlm-roberta": _HEAD_DENSE,
+    "electra": (("embeddings_project.", "embeddings.projection."), *_HEAD_DENSE),
+    "distilbert": (
+        ("transformer.layer.", "encoder.layer."),
+        (".ffn.lin1.", ".intermediate.dense."),
+        (".ffn.lin2.", ".output.dense."),
+        (".output_layer_norm.", ".output.LayerNorm."),
+        (".attention.q_lin.", ".attention.self.query."),
+        (".attention.k_lin.", ".attention.self.key."),
+        (".attention.v_lin.", ".attention.self.value."),
+        (".attention.out_lin.", ".attention.output.dense."),
+        (".sa_layer_norm.", ".attention.output.LayerNorm."),
+        ("pre_classifier.", "pooler.dense."),
+    ),
+    "albert": (
+        ("encoder.embedding_hidden_mapping_in.", "embeddings.projection."),
+        (".albert_layer_groups.", ".group."),
+        (".albert_layers.", ".inner_group."),
+        (".ffn.", ".intermediate.dense."),
+        (".ffn_output.", ".output.dense."),
+        (".full_layer_layer_norm.", ".output.LayerNorm."),
+        (".attention.query.", ".attention.self.query."),
+        (".attention.key.", ".attention.self.key."),
+        (".attention.value.", ".attention.self.value."),
+        (".attention.dense.", ".attention.output.dense."),
+        (".attention.LayerNorm.", ".attention.output.LayerNorm."),
+        ("pooler.", "pooler.dense."),
+    ),
+}
+_NUMBERED = re.compile(r"\.(layer|group|inner_group)\.(\d+)")
 # The last part of a name: theirs, then Google's for a dense layer and for LayerNorm.
 _LAST = {"weight": ("kernel", "gamma"), "bias": ("bias", "beta")}
 # Tensors that say nothing new: a counter, and copies of the embedding table and a bias.
@@ -45,6 +84,13 @@ _TOKENIZER_CLASSES = (
     "ElectraTokenizer",
     "ElectraTokenizerFast",
 )
+_SUBWORD_CLASSES = tuple(
+    f"{name}Tokenizer{fast}"
+    for name in ("Roberta", "XLMRoberta", "Albert")
+    for fast in ("", "Fast")
+)
+_SUBWORD_MODELS = ("BPE", "Unigram")
+_SENTENCEPIECE = ("sentencepiece.bpe.model", "spiece.model")
 # Their class for "whatever tokenizer.json says".
 _GENERIC_CLASSES = ("PreTrainedTokenizerFast", "TokenizersBackend")
 
@@ -101,8 +147,12 @@ def write(folder, model):
 
     models.new_folder(folder)
     tensors, left_out = {}, []
+    family = model.config.family
     # transformers wants the prefix exactly where there is a head.
     heads = any(not name.startswith("bert/") and _huggingface_name(name) for name in model.weights)
+    rules = [*reversed(_RENAMED.get(family, ()))]
+    if "SequenceClassification" not in "".join(_head_description(model).get("architectures", [])):
+        rules = [rule for rule in rules if rule not in _HEAD_DENSE]
     for name, array in model.weights.items():
         theirs = _huggingface_name(name)
         if theirs is None:
@@ -110,25 +160,61 @@ def write(folder, model):
             continue
         if name.endswith("/kernel"):
             array = array.T
-        prefix = "bert." if heads and name.startswith("bert/") else ""
-        tensors[prefix + theirs] = np.asarray(array, np.float32, order="C")
+        for family_part, bert_part in rules:
+            theirs = theirs.replace(bert_part, family_part)
+        # A dense layer that belongs to the head has no prefix.
+        if heads and name.startswith("bert/") and "classifier." not in theirs:
+            theirs = _prefix(family) + theirs
+        tensors[theirs] = np.asarray(array, np.float32, order="C")
     if left_out:
         logging.warning(
             "%s: Hugging Face has no name for %s; left out", folder, ", ".join(sorted(left_out))
         )
-    config = {**model.config.to_huggingface(), **_head_description(model)}
-    files.write_json(os.path.join(folder, models.HUGGINGFACE_CONFIG), config)
-    models.write_vocabulary(os.path.join(folder, models.VOCABULARY), model.tokenizer)
-    tokenizer_config = {
-        "tokenizer_class": "BertTokenizer",
-        **models.casing_of(model.tokenizer),
-        "model_max_length": model.config.max_position_embeddings,
-    }
-    files.write_json(os.path.join(folder, models.TOKENIZER_CONFIG), tokenizer_config)
+    write_description(folder, model)
     if model.meta:
         output_folder.write_json(folder, model)
     with files.aside(os.path.join(folder, _WEIGHTS)) as temporary:
         save_file(tensors, temporary, {"format": "pt"})
+
+
+def write_description(folder, model):
+    """Writes config.json and the tokenizer's files: all of a model but its weights.
+
+    Args:
+      folder: str, must exist.
+      model: Model.
+    """
+    config = {**model.config.to_huggingface(), **_head_description(model)}
+    files.write_json(os.path.join(folder, models.HUGGINGFACE_CONFIG), config)
+    if isinstance(model.tokenizer, FullTokenizer):
+        tokenizer_config = {"tokenizer_class": "BertTokenizer", **models.casing_of(model.tokenizer)}
+    else:
+        tokenizer_config = _special_tokens(model)
+    tokenizer_config["model_max_length"] = model.config.max_position_embeddings
+    models.write_tokenizer(folder, model.tokenizer)
+    files.write_json(os.path.join(folder, models.TOKENIZER_CONFIG), tokenizer_config)
+
+
+def _special_tokens(model):
+    """What a tokenizer.json does not say of its special tokens and transformers wants to know."""
+    tokenizer, config = model.tokenizer, model.config
+    roles = {"cls": tokenizer.cls_id, "sep": tokenizer.sep_id, "unk": tokenizer.unk_id}
+    roles["pad"] = config.to_huggingface()["pad_token_id"]
+    tokens = {
+        f"{role}_token": tokenizer.convert_ids_to_tokens([index])[0]
+        for role, index in roles.items()
+        if index >= 0
+    }
+    masks = [token for token in ("<mask>", "[MASK]") if token in tokenizer.vocab]
+    return {
+        "tokenizer_class": _GENERIC_CLASSES[0],
+        **tokens,
+        **({"mask_token": masks[0]} if masks else {}),
+    }
+
+
+def _prefix(family):
+    return _PREFIXES.get(family, f"{family}.")
 
 
 def _huggingface_name(name):
@@ -137,7 +223,8 @@ def _huggingface_name(name):
         return _HEADS[name]
     if not name.startswith("bert/"):
         return None
-    module, _, last = name.removeprefix("bert/").replace("/layer_", "/layer/").rpartition("/")
+    name = re.sub(r"/(layer|group|inner_group)_(\d+)", r"/\1/\2", name.removeprefix("bert/"))
+    module, _, last = name.rpartition("/")
     if last.endswith("_embeddings"):
         module, last = f"{module}/{last}", "kernel"
     last = {"kernel": "weight", "gamma": "weight", "beta": "bias"}.get(last, last)
@@ -147,6 +234,7 @@ def _huggingface_name(name):
 def _head_description(model):
     """The keys of config.json that tell transformers which class these weights are."""
     names, meta = model.weights, model.meta
+    bert = HUGGINGFACE_CLASSES[model.config.family]
     if "output_weights" in names:
         rows = names["output_weights"].shape[0]
         labels = meta.get("labels")
@@ -154,31 +242,37 @@ def _head_description(model):
             labels = [f"LABEL_{index}" for index in range(rows)]
         kind = "Token" if meta.get("task") == "ner" else "Sequence"
         return {
-            "architectures": [f"BertFor{kind}Classification"],
+            "architectures": [f"{bert}For{kind}Classification"],
             "id2label": {str(index): str(label) for index, label in enumerate(labels)},
             "label2id": {str(label): index for index, label in enumerate(labels)},
         }
     if "cls/squad/output_weights" in names:
-        return {"architectures": ["BertForQuestionAnswering"]}
+        return {"architectures": [f"{bert}ForQuestionAnswering"]}
     if "cls/predictions/output_bias" in names:
         next_sentence = "cls/seq_relationship/output_weights" in names
-        return {"architectures": [f"BertFor{'PreTraining' if next_sentence else 'MaskedLM'}"]}
+        return {"architectures": [f"{bert}For{'PreTraining' if next_sentence else 'MaskedLM'}"]}
     return {}
 
 
 def _read_weights(folder, config):
     from absl import logging
 
-    tensors, left_out = {}, []
+    tensors, origins, left_out = {}, {}, []
     for path in _weight_files(folder):
         for theirs, array in _read_tensors(path):
-            name = _google_name(theirs)
+            name = _google_name(theirs, config.family)
             if name is None:
                 if not theirs.endswith(_REDUNDANT):
                     left_out.append(theirs)
                 continue
             if name in tensors:
-                raise UserError(f"{path}: holds {theirs} under two names; restore the file")
+                # A RoBERTa's file may keep BERT's pooler beside the head's own, which counts.
+                of_head = [_HEAD_DENSE[0][0] in n for n in (theirs, origins[name])]
+                if of_head[0] == of_head[1]:
+                    raise UserError(f"{path}: holds {theirs} under two names; restore the file")
+                if of_head[1]:
+                    continue
+            origins[name] = theirs
             tensors[name] = array.T if name.endswith("/kernel") else array
     if left_out:
         logging.warning(
@@ -234,32 +328,36 @@ def _read_tensors(path):
         ) from error
 
 
-def _google_name(theirs):
-    """Google's name of a tensor: encoder.layer.0.output.dense.weight, with or without "bert.", ->
-    bert/encoder/layer_0/output/dense/kernel. None for what is no part of an encoder or known head.
+def _google_name(theirs, family):
+    """Google's name of a tensor: encoder.layer.0.output.dense.weight, with or without the family's
+    prefix, -> bert/encoder/layer_0/output/dense/kernel. None for what is no part of an encoder or
+    known head.
     """
-    theirs = theirs.removeprefix("bert.")
+    theirs = theirs.removeprefix(_prefix(family))
     # Files from before 2019 call LayerNorm's weight and bias as Google does.
     theirs = theirs.replace("LayerNorm.gamma", "LayerNorm.weight")
     theirs = theirs.replace("LayerNorm.beta", "LayerNorm.bias")
+    for family_part, bert_part in _RENAMED.get(family, ()):
+        theirs = theirs.replace(family_part, bert_part)
     if theirs in _GOOGLE_NAMES:
         return _GOOGLE_NAMES[theirs]
     module, _, last = theirs.rpartition(".")
     if not module.startswith(("embeddings.", "encoder.", "pooler.")) or last not in _LAST:
         return None
-    module = "bert/" + module.replace(".layer.", ".layer_").replace(".", "/")
+    module = "bert/" + _NUMBERED.sub(r".\1_\2", module).replace(".", "/")
     if module.endswith("_embeddings"):
         return module if last == "weight" else None
     return f"{module}/{_LAST[last][module.endswith('LayerNorm')]}"
 
 
 def _read_tokenizer(folder, config_values):
-    """(FullTokenizer, the file its vocabulary came from)."""
+    """(FullTokenizer or SubwordTokenizer, the file its vocabulary came from)."""
     path = os.path.join(folder, models.TOKENIZER_CONFIG)
     settings = files.read_json(path) if os.path.exists(path) else {}
     kind = settings.get("tokenizer_class") or config_values.get("tokenizer_class")
     vocab_file = os.path.join(folder, models.VOCABULARY)
-    if kind is not None and kind not in _TOKENIZER_CLASSES and kind not in _GENERIC_CLASSES:
+    known = (*_TOKENIZER_CLASSES, *_SUBWORD_CLASSES, *_GENERIC_CLASSES)
+    if kind is not None and kind not in known:
         where = (
             models.TOKENIZER_CONFIG
             if settings.get("tokenizer_class")
@@ -267,10 +365,20 @@ def _read_tokenizer(folder, config_values):
         )
         raise UserError(
             f"{os.path.join(folder, where)}: tokenizer_class is {kind!r}; "
-            "supported: BertTokenizer and its relatives"
+            "supported: BertTokenizer and its relatives, RobertaTokenizer, XLMRobertaTokenizer, "
+            "AlbertTokenizer"
         )
-    tokenizer_file = os.path.join(folder, _TOKENIZER)
+    tokenizer_file = os.path.join(folder, models.TOKENIZER)
     whole = files.read_json(tokenizer_file) if os.path.exists(tokenizer_file) else {}
+    if kind not in _TOKENIZER_CLASSES:
+        subword = _read_subwords(folder, whole, settings)
+        if subword is not None:
+            return subword
+        if kind in _SUBWORD_CLASSES:
+            raise UserError(
+                f"{folder}: holds none of a {kind}'s files ({models.TOKENIZER}, vocab.json with "
+                f"merges.txt, {', '.join(_SENTENCEPIECE)}); fetch the model again, with them"
+            )
     # sentence_bert_config.json has a do_lower_case too, which means something else: it is false in
     # uncased models.
     casing = {
@@ -281,11 +389,44 @@ def _read_tokenizer(folder, config_values):
         return models.make_tokenizer(casing, vocab_file), vocab_file
     if not whole:
         raise UserError(
-            f"{folder}: holds neither {models.VOCABULARY} nor {_TOKENIZER}; "
+            f"{folder}: holds neither {models.VOCABULARY} nor {models.TOKENIZER}; "
             "fetch the model again, with its vocabulary"
         )
     vocab = _word_pieces(whole, tokenizer_file)
     return models.make_tokenizer(casing, vocab=vocab), tokenizer_file
+
+
+def _read_subwords(folder, whole, settings):
+    """(SubwordTokenizer, its file) of a folder that has the files of one, else None.
+
+    whole: dict, what tokenizer.json holds; it comes before the files that it was made from.
+    settings: dict, what tokenizer_config.json holds.
+    """
+    from bert_tools import tokenization_subword
+
+    model = whole.get("model")
+    if whole:
+        if not isinstance(model, dict) or model.get("type") not in _SUBWORD_MODELS:
+            return None
+        path = os.path.join(folder, models.TOKENIZER)
+        return tokenization_subword.read_json(path), path
+    paths = {name: os.path.join(folder, name) for name in ("vocab.json", *_SENTENCEPIECE)}
+    there = [name for name, path in paths.items() if os.path.exists(path)]
+    if not there:
+        return None
+    path = paths[there[0]]
+    if there[0] == "vocab.json":
+        merges = os.path.join(folder, "merges.txt")
+        spaced = settings.get("add_prefix_space", False) is True
+        return tokenization_subword.read_byte_level_bpe(path, merges, spaced), path
+    if there[0] == "sentencepiece.bpe.model":
+        return tokenization_subword.read_xlm_roberta(path), path
+    tokenizer = tokenization_subword.read_albert(
+        path,
+        settings.get("do_lower_case", True) is True,
+        settings.get("keep_accents", False) is True,
+    )
+    return tokenizer, path
 
 
 def _normalizer_casing(whole, path):

@@ -16,6 +16,7 @@ GOOGLE_CONFIG = "bert_config.json"
 HUGGINGFACE_CONFIG = "config.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
 VOCABULARY = "vocab.txt"
+TOKENIZER = "tokenizer.json"
 CASING_KEYS = ("do_lower_case", "strip_accents", "tokenize_chinese_chars")
 _POOLER = "bert/pooler/"
 
@@ -27,7 +28,7 @@ class Model(typing.NamedTuple):
     weights: dict {Google's variable name: float32 array}: the encoder (names and shapes of
       encoder.weight_shapes; bert/pooler/* may be absent) and the heads that lay beside it
       ("output_weights", "output_bias", "cls/..."). No optimiser slots, no global_step.
-    tokenizer: FullTokenizer.
+    tokenizer: FullTokenizer, or SubwordTokenizer.
     meta: dict, what bert_tools.json holds; {} for folders of others.
     source: str, the folder (Hugging Face) or checkpoint prefix (Google) the weights came from;
       "" for fresh ones.
@@ -68,10 +69,14 @@ def check_weights(config, tensors, source):
             "named bert/...); give a BERT model in Google's or Hugging Face's format"
         )
     # Before the table of names is made: a damaged config may ask for a billion layers.
-    if config.num_hidden_layers > len(found):
+    key, layers = "num_hidden_layers", config.num_hidden_layers
+    if config.num_hidden_groups:
+        key = "num_hidden_groups times inner_group_num"
+        layers = config.num_hidden_groups * config.inner_group_num
+    if layers > len(found):
         raise UserError(
             f"{source}: holds {len(found)} encoder weights, too few for the config's "
-            f"num_hidden_layers {config.num_hidden_layers}; give the config that belongs to them"
+            f"{key} {layers}; give the config that belongs to them"
         )
     shapes = encoder.weight_shapes(config)
     if not any(name.startswith(_POOLER) for name in found):
@@ -201,6 +206,20 @@ def check_tokens(vocab, path):
     missing = [token for token in (UNKNOWN, CLASSIFY, SEPARATE) if token not in vocab]
     if missing:
         raise UserError(f"{path}: the vocabulary lacks {', '.join(missing)}; is this a BERT model?")
+
+
+def fits_google(model):
+    """Whether Google's layout can hold a model: the family is BERT, the tokenizer WordPiece."""
+    return model.config.family == "bert" and isinstance(model.tokenizer, FullTokenizer)
+
+
+def write_tokenizer(folder, tokenizer):
+    """Writes vocab.txt or, of a SubwordTokenizer, tokenizer.json; returns the file's name."""
+    if isinstance(tokenizer, FullTokenizer):
+        write_vocabulary(os.path.join(folder, VOCABULARY), tokenizer)
+        return VOCABULARY
+    files.write_text(os.path.join(folder, TOKENIZER), tokenizer.to_json())
+    return TOKENIZER
 
 
 def write_vocabulary(path, tokenizer):

@@ -1,6 +1,10 @@
 """The folder that a training command leaves: bert_config.json, vocabulary, checkpoints, and
 bert_tools.json, which says what the model is for.
 
+Where Google's bert_config.json and vocab.txt cannot express a model (another family, another kind
+of tokenizer), Hugging Face's files stand in their place: config.json, tokenizer.json,
+tokenizer_config.json.
+
     {"format_version": 1, "family": "bert", "task": "regress", "task_name": "sim", "pairs": true,
      "value_range": null, "max_seq_length": 128, "do_lower_case": true, "strip_accents": true,
      "tokenize_chinese_chars": true, "vocab_file": "vocab.txt"}
@@ -11,10 +15,11 @@ Keys that are not known here are kept and handed on as they stand.
 import os
 
 from bert_tools import files
-from bert_tools.config import BertConfig
+from bert_tools.config import FAMILIES, BertConfig
 from bert_tools.errors import UserError
 from bert_tools.hub import google, huggingface
 from bert_tools.hub import model as models
+from bert_tools.tokenization import FullTokenizer
 
 FORMAT_VERSION = 1
 
@@ -44,7 +49,7 @@ def read(folder):
     # A description lies in every kind of folder that this project writes.
     if not os.path.exists(os.path.join(folder, models.GOOGLE_CONFIG)) and huggingface.holds(folder):
         return huggingface.read(folder)._replace(meta=meta)
-    config = BertConfig.from_json_file(os.path.join(folder, models.GOOGLE_CONFIG))
+    config = BertConfig.from_json_file(config_file(folder))
     tokenizer = read_tokenizer(folder, config)
     found = checkpoints.read_best(folder)
     if found:
@@ -55,12 +60,24 @@ def read(folder):
     return models.Model(config, weights, tokenizer, meta, prefix)
 
 
+def config_file(folder):
+    """The path of a folder's config: Google's, or Hugging Face's where there is none."""
+    path = os.path.join(folder, models.GOOGLE_CONFIG)
+    other = os.path.join(folder, models.HUGGINGFACE_CONFIG)
+    return other if os.path.exists(other) and not os.path.exists(path) else path
+
+
 def read_tokenizer(folder, config):
     """The tokenizer of a folder in this layout, checked against its BertConfig."""
     path = os.path.join(folder, models.OUTPUT_DESCRIPTION)
     meta = _read_description(path)
     vocab_file = os.path.join(folder, _vocabulary_name(meta, path))
-    tokenizer = models.make_tokenizer(models.check_casing(meta, path), vocab_file)
+    if os.path.basename(vocab_file) == models.TOKENIZER:
+        from bert_tools import tokenization_subword
+
+        tokenizer = tokenization_subword.read_json(vocab_file)
+    else:
+        tokenizer = models.make_tokenizer(models.check_casing(meta, path), vocab_file)
     models.check_vocabulary(config, tokenizer, vocab_file)
     return tokenizer
 
@@ -77,19 +94,26 @@ def write_description(folder, model, meta):
     Raises:
       UserError: a file cannot be written.
     """
-    files.write_json(os.path.join(folder, models.GOOGLE_CONFIG), model.config.to_google())
-    models.write_vocabulary(os.path.join(folder, models.VOCABULARY), model.tokenizer)
+    if models.fits_google(model):
+        files.write_json(os.path.join(folder, models.GOOGLE_CONFIG), model.config.to_google())
+        models.write_tokenizer(folder, model.tokenizer)
+    else:
+        huggingface.write_description(folder, model)
     write_json(folder, model._replace(meta=meta))
 
 
 def write_json(folder, model):
     """Writes bert_tools.json alone, from a model's meta and tokenizer."""
+    if isinstance(model.tokenizer, FullTokenizer):
+        casing, name = models.casing_of(model.tokenizer), models.VOCABULARY
+    else:
+        casing, name = {}, models.TOKENIZER
     description = {
         **model.meta,
         "format_version": FORMAT_VERSION,
-        "family": "bert",
-        **models.casing_of(model.tokenizer),
-        "vocab_file": models.VOCABULARY,
+        "family": model.config.family,
+        **casing,
+        "vocab_file": name,
     }
     files.write_json(os.path.join(folder, models.OUTPUT_DESCRIPTION), description)
 
@@ -102,8 +126,10 @@ def _read_description(path):
             f"{path}: format_version is {version!r}, this bert_tools reads {FORMAT_VERSION}; "
             "restore the file or use the bert_tools that wrote it"
         )
-    if meta.get("family") != "bert":
-        raise UserError(f"{path}: family is {meta.get('family')!r}; supported: bert")
+    if meta.get("family") not in FAMILIES:
+        raise UserError(
+            f"{path}: family is {meta.get('family')!r}; supported: {', '.join(FAMILIES)}"
+        )
     return meta
 
 

@@ -15,7 +15,7 @@ class Features:
 
     Attributes:
       input_ids: int32 [tokens], specials included.
-      segment_ids: int32 [tokens], 0 for [CLS] a [SEP], 1 for b [SEP].
+      segment_ids: int32 [tokens], 0 for [CLS] a [SEP], 1 for b [SEP] (0 for both in RoBERTa).
       offsets: int64 [examples + 1]; example i is input_ids[offsets[i]:offsets[i + 1]].
       columns: dict {name: array [examples, ...]}, what else a task needs of an example (vals,
         label_ids); example_index int64, where long texts were cut into windows: the example that
@@ -113,13 +113,16 @@ def _label_columns(examples, label_list):
 def convert_texts(texts_a, texts_b, max_seq_length, tokenizer, long_text="truncate"):
     """Tokenises, truncates and adds [CLS] and [SEP], as the original's convert_single_example.
 
+    Other families' tokenizers have other names for the two, and say how many separators stand
+    between two texts and which segment the second one is: <s> a </s></s> b </s>, all 0.
+
     A second text that is None or has no tokens leaves a single text.
 
     Args:
       texts_a: list of str.
       texts_b: list of (str or None), or None when there are no pairs.
-      max_seq_length: int, at least 3.
-      tokenizer: FullTokenizer.
+      max_seq_length: int, at least 3 (4 with two separators).
+      tokenizer: FullTokenizer or SubwordTokenizer.
       long_text: "truncate": pairs lose tokens of the longer text first, one at a time
         (`_truncate_seq_pair`). "windows": the longer text is cut into windows that overlap by a
         quarter, each beside the other text, which keeps half of the room at most.
@@ -127,7 +130,8 @@ def convert_texts(texts_a, texts_b, max_seq_length, tokenizer, long_text="trunca
     Returns:
       Features; without columns, or with example_index where long_text is "windows".
     """
-    check_max_seq_length(max_seq_length)
+    separators = tokenizer.pair_separators
+    check_max_seq_length(max_seq_length, separators)
     a_ids, a_offsets = tokenizer.encode_batch(texts_a)
     texts_b = [""] * len(texts_a) if texts_b is None else [text or "" for text in texts_b]
     b_ids, b_offsets = tokenizer.encode_batch(texts_b)
@@ -135,34 +139,36 @@ def convert_texts(texts_a, texts_b, max_seq_length, tokenizer, long_text="trunca
     a_starts, b_starts, columns = a_offsets[:-1], b_offsets[:-1], {}
     if long_text == "windows":
         owners, a_from, a_lengths, b_from, b_lengths = _windows(
-            a_lengths, b_lengths, max_seq_length
+            a_lengths, b_lengths, max_seq_length, separators
         )
         a_starts, b_starts = a_starts[owners] + a_from, b_starts[owners] + b_from
         columns["example_index"] = owners
-    a_kept, b_kept = truncated(a_lengths, b_lengths, max_seq_length)
+    a_kept, b_kept = truncated(a_lengths, b_lengths, max_seq_length, separators)
 
-    first = a_kept + 2
-    second = np.where(b_kept > 0, b_kept + 1, 0)
+    paired = b_kept > 0
+    first = a_kept + np.where(paired, 1 + separators, 2)
+    second = np.where(paired, b_kept + 1, 0)
     offsets = np.concatenate([[0], np.cumsum(first + second)])
     ids = np.empty(offsets[-1], np.int32)
     starts = offsets[:-1]
     ids[starts] = tokenizer.cls_id
-    ids[starts + first - 1] = tokenizer.sep_id
-    ids[(offsets[1:] - 1)[b_kept > 0]] = tokenizer.sep_id
+    ids[ranges(starts + a_kept + 1, first - a_kept - 1)] = tokenizer.sep_id
+    ids[(offsets[1:] - 1)[paired]] = tokenizer.sep_id
     ids[ranges(starts + 1, a_kept)] = a_ids[ranges(a_starts, a_kept)]
     ids[ranges(starts + first, b_kept)] = b_ids[ranges(b_starts, b_kept)]
-    segments = np.repeat(np.tile([0, 1], len(starts)), np.stack([first, second], 1).ravel())
+    numbers = np.tile([0, tokenizer.second_segment], len(starts))
+    segments = np.repeat(numbers, np.stack([first, second], 1).ravel())
     return Features(ids, segments.astype(np.int32), offsets, columns)
 
 
-def _windows(a, b, max_seq_length):
+def _windows(a, b, max_seq_length, separators):
     """Cuts texts of a and b tokens (int64 [n]) into windows that fit.
 
     Returns:
       (owners, a_from, a_kept, b_from, b_kept), int64 [windows]: which text each window is of, and
       which of its tokens.
     """
-    room = np.where(b == 0, max_seq_length - 2, max_seq_length - 3)
+    room = np.where(b == 0, max_seq_length - 2, max_seq_length - 2 - separators)
     fits = a + b <= room
     first_is_longer = a >= b
     long, short = np.maximum(a, b), np.minimum(a, b)
@@ -186,26 +192,28 @@ def _windows(a, b, max_seq_length):
     )
 
 
-def check_max_seq_length(max_seq_length):
+def check_max_seq_length(max_seq_length, separators=1):
     """Raises UserError when nothing but special tokens would fit."""
-    if max_seq_length < 3:
+    if max_seq_length < 2 + separators:
+        fit = "[CLS], a token, [SEP]" if separators == 1 else "the special tokens of a pair"
         raise UserError(
-            f"--max_seq_length={max_seq_length}: expected at least 3 ([CLS], a token, [SEP])"
+            f"--max_seq_length={max_seq_length}: expected at least {2 + separators} ({fit})"
         )
 
 
-def truncated(a, b, max_seq_length, xp=np):
+def truncated(a, b, max_seq_length, separators=1, xp=np):
     """Tokens kept of first and second texts, in closed form of `_truncate_seq_pair`.
 
     Args:
       a, b: int [n], tokens of each; NumPy arrays, or int32 Tensors with xp=tensorflow.
-      max_seq_length: int, at least 3.
+      max_seq_length: int, at least 2 + separators.
+      separators: int, how many stand between the two texts.
       xp: the module whose `where` and `minimum` fit a and b: numpy or tensorflow.
 
     Returns:
       (a_kept, b_kept), of the kind of a and b.
     """
-    room = max_seq_length - 3
+    room = max_seq_length - 2 - separators
     fits = a + b <= room
     a_kept = xp.where(fits, a, xp.where(b <= room // 2, room - b, xp.minimum(a, room - room // 2)))
     b_kept = xp.where(fits, b, room - a_kept)

@@ -255,7 +255,7 @@ def test_casing_from_tokenizer_json(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "match"),
     [
-        ({"model": {"type": "BPE", "vocab": {}}}, "model.type is 'BPE'"),
+        ({"model": {"type": "WordLevel", "vocab": {}}}, "model.type is 'WordLevel'"),
         ({"model": {"type": "WordPiece", "vocab": {}}}, "lacks"),
         ({"model": {"type": "WordPiece", "vocab": []}}, "model.vocab"),
         ({"model": {"type": "WordPiece", "vocab": {"a": -1}}}, "expected a row number"),
@@ -277,7 +277,7 @@ def test_tokenizer_json_of_another_kind(tmp_path, changes, match):
 @pytest.mark.parametrize(
     ("file", "values", "match"),
     [
-        ("config.json", {"model_type": "roberta"}, "config.json: model_type is 'roberta'"),
+        ("config.json", {"model_type": "mpnet"}, "config.json: model_type is 'mpnet'"),
         ("config.json", {"hidden_act": "golu"}, "config.json: hidden_act is 'golu'"),
         ("config.json", {"num_hidden_layers": 3}, "lacks the weight bert/encoder/layer_2/"),
         ("config.json", {"num_hidden_layers": 10**9}, "num_hidden_layers 1000000000"),
