@@ -156,7 +156,7 @@ class Encoder:
                 yield vectors
 
     def _check(self, model):
-        check_max_seq_length(self.max_seq_length)
+        check_max_seq_length(self.max_seq_length, model.tokenizer.pair_separators)
         config, count = model.config, model.config.num_hidden_layers
         unknown = [name for name in self.poolings if name not in pools.POOLINGS]
         if unknown or not self.poolings:

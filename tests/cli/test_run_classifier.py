@@ -5,6 +5,7 @@ import io
 import json
 import os
 import pathlib
+import resource
 import subprocess
 import sys
 
@@ -535,6 +536,80 @@ def test_model_of_another_kind_of_task(run, trained):
     folder, data = trained
     error = error_of(run(bert=folder, labels="a,b", predict_file=data / "test.tsv"))
     assert "trained for another kind of task (regress, this command's is classify)" in error
+
+
+ROW = mrpc_row(1, "a b", "c")
+
+
+# What test_bad_input.py has of run_reg holds here by the same code: one of each kind.
+
+
+@pytest.mark.parametrize(
+    "split, content, message",
+    [
+        ("train", ROW + "1\t1\t2\ta\n", ":3: has 4 columns, none for 4 (counted from 0)"),
+        ("dev", "1\n", ":2: has 1 columns, none for 3"),
+        ("test", ROW + "0\t1\t2\ta\n", ":3: has 4 columns, none for 4 (counted from 0)"),
+        ("train", ROW + mrpc_row("yes", "a", "b"), ":3: the label 'yes' is none of the model's"),
+        ("train", ROW + mrpc_row("", "a", "b"), ":3: expected a label, found ''"),
+        ("dev", ROW.encode() + b"1\t1\t2\ta\xe9\tb\n", ":3: not UTF-8 at byte 7 of the line"),
+        ("test", "", ": the file is empty; expected an example a line"),
+    ],
+)
+def test_bad_line(mrpc, tmp_path, split, content, message):
+    """In any split, though training comes first."""
+    arguments = {"do_train": True, "do_eval": True, "do_predict": True}
+    mrpc(do_train=False)  # Makes the files.
+    path = tmp_path / f"{split}.tsv"
+    content = content if isinstance(content, bytes) else content.encode()
+    path.write_bytes(MRPC.encode() + content)
+    assert f"error: {path}{message}" in error_of(mrpc(**arguments))
+    assert not (tmp_path / "out").exists()
+
+
+def test_bad_lines_are_skipped_when_asked(mrpc, tmp_path):
+    path = tmp_path / "dev.tsv"
+    rows = [ROW, "1\n", mrpc_row(0, "b", "c"), mrpc_row("yes", "a", "b")]
+    path.write_text(MRPC + "".join(rows))
+    status, _, err = mrpc(do_train=True, do_eval=True, on_bad_line="skip")
+    assert status == 0, err
+    assert f"WARNING {path}: 2 bad lines skipped; the first: {path}:3: has 1 columns" in err
+    results = json.loads((tmp_path / "out" / "eval_results.json").read_text())
+    assert np.sum(results["confusion_matrix"]) == 2
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        ({"data_dir": "gone"}, "--data_dir=gone: no such folder; check the path"),
+        ({"eval_file": "gone.tsv"}, "gone.tsv: no such file; check --eval_file"),
+        ({"predict_file": "gone.tsv"}, "gone.tsv: no such file; check --predict_file"),
+        ({"max_seq_length": 33}, "the model has 32 positions; give at most 32"),
+        ({"train_batch_size": 25}, "--train_batch_size=25: there are only 24 training examples"),
+        ({"do_train": False}, "no phase is asked for; pass --do_train=true"),
+        ({"init_checkpoint": "gone.ckpt"}, "gone.ckpt: no such checkpoint"),
+        ({"output_dir": "/dev/null/out"}, "--output_dir=/dev/null/out: cannot be written ("),
+        ({"best_metric": "bleu"}, "--best_metric=bleu: no such metric; this task's are"),
+    ],
+    ids=str,
+)
+def test_files_and_flags(mrpc, tmp_path, flags, message):
+    assert message in error_of(mrpc(**{"do_train": True, **flags}))
+    assert not (tmp_path / "out").exists() or not list((tmp_path / "out").glob("model.ckpt*"))
+
+
+def test_disk_full(mrpc, tmp_path):
+    """Nothing half-written; the run goes on where there is room again."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1024, hard))
+    try:
+        error = error_of(mrpc(do_train=True))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert f"{tmp_path / 'out' / 'train.tf_record'}: " in error and "cannot be written" in error
+    assert not list((tmp_path / "out").glob("*tf_record*"))
+    assert mrpc(do_train=True)[0] == 0
+    assert newest(tmp_path / "out")["global_step"] == 4
 
 
 def test_help_loads_neither_tensorflow_nor_numpy():
