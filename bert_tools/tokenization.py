@@ -91,6 +91,7 @@ class FullTokenizer:
 
     pair_separators = 1  # Of [SEP] between two texts.
     second_segment = 1  # The segment id of the second text.
+    blanks_separate = True  # Words between blanks have the pieces that they have by themselves.
     # The original's limit. Hugging Face's tokenizers give [UNK] from 101 characters on; the
     # checkpoints saw this.
     max_input_chars_per_word = 200

@@ -36,6 +36,7 @@ class SubwordTokenizer:
       cls_id, sep_id, unk_id: int; unk_id is -1 where no text is unknown (byte-level BPE).
       pair_separators: int, how many separators stand between two texts (<s> a </s></s> b </s>).
       second_segment: int, the token type of a second text.
+      blanks_separate: bool, False: a word's tokens depend on the blank before it.
 
     Args:
       text: str, the content of a tokenizer.json. It is kept as it stands, since the library does
@@ -46,6 +47,8 @@ class SubwordTokenizer:
       UserError: the library does not read it, or its special tokens are not laid out as a
       BERT-like model's.
     """
+
+    blanks_separate = False
 
     def __init__(self, text, source):
         self._text = text
@@ -87,6 +90,18 @@ class SubwordTokenizer:
         """The ids of a text, without special tokens around it: a list of int."""
         return self.encode_batch([text])[0].tolist()
 
+    def encode_spans(self, text):
+        """The ids of a text and where each stands in it.
+
+        Returns:
+          (ids, spans): the ids of `encode`, and for each a pair (begin, end): text[begin:end] is
+          what it was made of, without white space at its ends; (n, n) where that leaves nothing.
+          Tokens that share a character (the bytes of "é") share its span.
+        """
+        (text,) = _spelt([text])
+        found = self._tokenizer.encode(text, add_special_tokens=False)
+        return found.ids, [_trimmed(text, *span) for span in found.offsets]
+
     def encode_batch(self, texts):
         """The ids of many texts, without special tokens around them.
 
@@ -97,9 +112,7 @@ class SubwordTokenizer:
           (ids, offsets): int32 array of all ids one after another; int64 array of len(texts) + 1,
           text i being ids[offsets[i]:offsets[i + 1]].
         """
-        # The library takes no half of a surrogate pair, which JSON can spell.
-        texts = [text.encode("utf-8", "replace").decode("utf-8") for text in texts]
-        found = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False)
+        found = self._tokenizer.encode_batch_fast(_spelt(texts), add_special_tokens=False)
         rows = [encoding.ids for encoding in found]
         ids = array.array("i", itertools.chain.from_iterable(rows))
         offsets = np.cumsum([0, *map(len, rows)], dtype=np.int64)
@@ -118,6 +131,22 @@ class SubwordTokenizer:
         if model.get("unk_id") is not None:
             return model["unk_id"]
         return self.vocab.get(model.get("unk_token"), -1)
+
+
+def _spelt(texts):
+    """The texts without halves of surrogate pairs, which JSON can spell and the library refuses;
+    a "?" stands for each.
+    """
+    return [text.encode("utf-8", "replace").decode("utf-8") for text in texts]
+
+
+def _trimmed(text, begin, end):
+    """The span without the white space at its ends."""
+    while begin < end and text[end - 1].isspace():
+        end -= 1
+    while begin < end and text[begin].isspace():
+        begin += 1
+    return begin, end
 
 
 def read_json(path):

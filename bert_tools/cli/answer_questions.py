@@ -48,12 +48,12 @@ def flags():
 def run(command):
     """The command; see the module's docstring."""
     from bert_tools import plots
-    from bert_tools.squad import answering
+    from bert_tools.squad import answering, windows
     from bert_tools.tasks.span import Span
 
     _check_sources(command)
     shared_flags.adopt_answer_flags(command, task_data.described((command.bert,), Span.name))
-    shared_flags.check_window_flags(command)
+    windows.check_lengths(command.max_seq_length, command.max_query_length)
     context = _context(command.context_file) if command.context_file else None
     if command.plot_dir:
         plots.require_folder(command.plot_dir)

@@ -63,7 +63,7 @@ def flags():
 def run(command):
     """The command; see the module's docstring."""
     from bert_tools import plots
-    from bert_tools.squad import examples
+    from bert_tools.squad import examples, windows
     from bert_tools.tasks.span import Span
 
     # Everything that can be wrong is looked at before TensorFlow is loaded and any work is done.
@@ -76,7 +76,7 @@ def run(command):
         command.require("predict_file")
     stored = task_data.description(command, Span.name)
     shared_flags.adopt_answer_flags(command, stored)
-    shared_flags.check_window_flags(command)
+    windows.check_lengths(command.max_seq_length, command.max_query_length)
     _check_null_flags(command)
     if command.plot_dir:
         plots.require_folder(command.plot_dir)

@@ -214,15 +214,6 @@ def adopt_answer_flags(command, stored):
             command.adopt(name, stored[name])
 
 
-def check_window_flags(command):
-    """UserError where a question may leave no room for its context, as in the original."""
-    if command.max_seq_length <= command.max_query_length + 3:
-        raise UserError(
-            f"--max_seq_length={command.max_seq_length}: must be greater than --max_query_length "
-            f"({command.max_query_length}) + 3; raise it"
-        )
-
-
 def check_training_flags(command):
     """Flags that contradict each other, as UserError."""
     if command.early_stopping_patience and not (command.best_metric and command.eval_steps):

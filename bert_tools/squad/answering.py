@@ -12,7 +12,7 @@ import numpy as np
 from bert_tools.errors import UserError
 from bert_tools.squad.decode import decode
 from bert_tools.squad.examples import Document, SquadExample
-from bert_tools.squad.windows import convert_examples_to_features
+from bert_tools.squad.windows import check_lengths, convert_examples_to_features
 
 # The settings of QuestionAnswerer, and flags of the commands, that bert_tools.json has of a trained
 # model.
@@ -57,7 +57,7 @@ class QuestionAnswerer:
 
     Args:
       estimator: Estimator whose model_fn is that of a Span task of max_seq_length.
-      tokenizer: FullTokenizer.
+      tokenizer: FullTokenizer or SubwordTokenizer.
       max_seq_length, doc_stride, max_query_length: see windows.convert_examples_to_features.
       n_best_size, max_answer_length, version_2_with_negative: see decode.decode.
       null_score_diff_threshold: float, see decode.Decoded.chosen.
@@ -76,11 +76,7 @@ class QuestionAnswerer:
         version_2_with_negative=False,
         null_score_diff_threshold=0.0,
     ):
-        if max_seq_length <= max_query_length + 3:
-            raise UserError(
-                f"max_seq_length {max_seq_length} must be greater than max_query_length "
-                f"({max_query_length}) + 3; raise it"
-            )
+        check_lengths(max_seq_length, max_query_length, tokenizer.pair_separators)
         self._estimator, self._tokenizer = estimator, tokenizer
         self._width = max_seq_length
         self._cut = (max_seq_length, doc_stride, max_query_length)

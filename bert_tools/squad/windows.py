@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 
+from bert_tools.errors import UserError
 from bert_tools.inputs.features import Features, ranges
 
 FIRST_UNIQUE_ID = 1_000_000_000  # As the original counts.
@@ -25,7 +26,7 @@ class Windows:
       starts: int64 [windows], its first piece, counted in the context's pieces.
       sizes: int64 [windows], how many pieces of the context it has.
       offsets: int64 [windows], where these begin in the row.
-      pieces: dict {Document: DocumentPieces}.
+      pieces: dict {Document: WordPieces or SpanPieces}.
       cut_questions: int, how many questions were longer than max_query_length.
     """
 
@@ -46,8 +47,8 @@ class Windows:
         return slice(*np.searchsorted(self.owners, [number, number + 1]))
 
 
-class DocumentPieces:
-    """The word pieces of a context.
+class WordPieces:
+    """The pieces of a context whose words are tokenised one by one, as the original does.
 
     Attributes:
       ids: int32 [pieces].
@@ -69,6 +70,55 @@ class DocumentPieces:
         start = int(self._document.word_starts[word])
         return start + begin, start + end
 
+    def answer(self, example):
+        """The first and the last piece of an answer: of its words, or, where the answer's own
+        pieces stand among these ("1895" in "(1895-1943)."), of those.
+
+        Where they stand there more than once, the original takes the first place; here it is the
+        one that answer_start names: a Chinese context is one word.
+        """
+        document, start = self._document, example.answer_start
+        if not len(self.ids):
+            return 0, -1
+        last_char = start + len(example.answer_text) - 1
+        begin = int(self.first[document.word_at(start)])
+        end = int(self.first[document.word_at(last_char) + 1]) - 1
+        wanted = np.array(self._tokenizer.encode(example.answer_text), np.int32)
+        within = self.ids[begin : end + 1]
+        if len(wanted) and len(wanted) <= len(within):
+            views = np.lib.stride_tricks.sliding_window_view(within, len(wanted))
+            places = begin + np.flatnonzero((views == wanted).all(axis=1))
+            if len(places):
+                exact = [at for at in places if len(places) > 1 and self.span(at)[0] == start]
+                place = int(exact[0] if exact else places[0])
+                return place, place + len(wanted) - 1
+        return begin, end
+
+
+class SpanPieces:
+    """The pieces of a context that is tokenised as a whole, as transformers does for the families
+    whose pieces hold the blank before them.
+
+    Attributes:
+      ids: int32 [pieces].
+    """
+
+    def __init__(self, document, tokenizer):
+        ids, spans = tokenizer.encode_spans(document.text)
+        self.ids = np.array(ids, np.int32)
+        self._begins, self._ends = np.array(spans, np.int64).reshape(-1, 2).T
+
+    def span(self, piece):
+        """(begin, end): which characters of the context a piece is made of."""
+        return int(self._begins[piece]), int(self._ends[piece])
+
+    def answer(self, example):
+        """The first and the last piece that have characters of the answer."""
+        start = example.answer_start
+        stop = start + len(example.answer_text)
+        inside = np.flatnonzero((self._ends > start) & (self._begins < stop))
+        return (int(inside[0]), int(inside[-1])) if len(inside) else (0, -1)
+
 
 def convert_examples_to_features(
     examples, tokenizer, max_seq_length, doc_stride, max_query_length, is_training
@@ -80,15 +130,20 @@ def convert_examples_to_features(
 
     Args:
       examples: list of SquadExample.
-      tokenizer: FullTokenizer.
-      max_seq_length: int, more than max_query_length + 3.
+      tokenizer: FullTokenizer or SubwordTokenizer.
+      max_seq_length: int, more than max_query_length + 3 (4 with two separators).
       doc_stride: int, from 1.
       max_query_length: int; further pieces of a question are cut off.
       is_training: bool, add the columns to learn.
 
     Returns:
       Windows. A context without a piece has none.
+
+    Raises:
+      UserError: max_seq_length is too small.
     """
+    separators = tokenizer.pair_separators
+    check_lengths(max_seq_length, max_query_length, separators)
     query_ids, query_ends = tokenizer.encode_batch(example.question_text for example in examples)
     query_lengths = np.diff(query_ends)
     cut_questions = int(np.count_nonzero(query_lengths > max_query_length))
@@ -97,14 +152,14 @@ def convert_examples_to_features(
     of_example = [pieces[example.document] for example in examples]
     totals = np.array([len(found.ids) for found in of_example], np.int64)
 
-    room = max_seq_length - query_lengths - 3
+    room = max_seq_length - query_lengths - 2 - separators
     stride = np.minimum(room, doc_stride)
     counts = np.where(totals <= room, 1, 1 - (room - totals) // stride)
     counts = np.where(totals == 0, 0, counts)
     owners = np.repeat(np.arange(len(examples)), counts)
     starts = ranges(np.zeros_like(counts), counts) * stride[owners]
     sizes = np.minimum(room[owners], totals[owners] - starts)
-    offsets = query_lengths[owners] + 2
+    offsets = query_lengths[owners] + 1 + separators
 
     all_ids = [found.ids for found in pieces.values()]
     begins = dict(zip(pieces, np.cumsum([0, *map(len, all_ids)]).tolist(), strict=False))
@@ -116,12 +171,14 @@ def convert_examples_to_features(
     first = rows[:-1]
     ids = np.empty(rows[-1], np.int32)
     ids[first] = tokenizer.cls_id
-    ids[first + offsets - 1] = tokenizer.sep_id
+    asked = query_lengths[owners]
+    ids[ranges(first + 1, asked)] = query_ids[ranges(query_ends[owners], asked)]
+    ids[ranges(first + 1 + asked, np.full_like(asked, separators))] = tokenizer.sep_id
     ids[ends - 1] = tokenizer.sep_id
-    ids[ranges(first + 1, offsets - 2)] = query_ids[ranges(query_ends[owners], offsets - 2)]
     ids[ranges(first + offsets, sizes)] = all_ids[ranges(begins[owners] + starts, sizes)]
     segments = np.repeat(
-        np.tile(np.array([0, 1], np.int32), len(owners)), np.stack([offsets, sizes + 1], 1).ravel()
+        np.tile(np.array([0, tokenizer.second_segment], np.int32), len(owners)),
+        np.stack([offsets, sizes + 1], 1).ravel(),
     )
     columns = {"unique_ids": FIRST_UNIQUE_ID + np.arange(len(owners))}
     windows = Windows(
@@ -135,8 +192,17 @@ def convert_examples_to_features(
         cut_questions,
     )
     if is_training:
-        columns.update(_targets(windows, of_example, tokenizer))
+        columns.update(_targets(windows, of_example))
     return windows
+
+
+def check_lengths(max_seq_length, max_query_length, separators=1):
+    """Raises UserError where a question may leave no room for its context, as the original."""
+    if max_seq_length <= max_query_length + 2 + separators:
+        raise UserError(
+            f"--max_seq_length={max_seq_length}: must be greater than --max_query_length "
+            f"({max_query_length}) + {2 + separators}; raise it"
+        )
 
 
 def max_context(windows, number):
@@ -158,23 +224,25 @@ def max_context(windows, number):
 
 
 def _document_pieces(examples, tokenizer):
-    """{Document: DocumentPieces}, each document once."""
+    """{Document: its pieces}, each document once."""
     documents = list(dict.fromkeys(example.document for example in examples))
+    if not tokenizer.blanks_separate:
+        return {document: SpanPieces(document, tokenizer) for document in documents}
     ids, ends = tokenizer.encode_batch(word for found in documents for word in found.words)
     pieces, word = {}, 0
     for document in documents:
         first = ends[word : word + len(document.words) + 1]
         word += len(document.words)
-        pieces[document] = DocumentPieces(
+        pieces[document] = WordPieces(
             document, tokenizer, ids[first[0] : first[-1]], first - first[0]
         )
     return pieces
 
 
-def _targets(windows, of_example, tokenizer):
+def _targets(windows, of_example):
     """The columns to learn."""
     spans = [
-        (-1, -1) if example.is_impossible else _answer_pieces(example, found, tokenizer)
+        (-1, -1) if example.is_impossible else found.answer(example)
         for example, found in zip(windows.examples, of_example, strict=True)
     ]
     begin, end = np.array(spans, np.int64).reshape(-1, 2)[windows.owners].T
@@ -186,28 +254,3 @@ def _targets(windows, of_example, tokenizer):
         "end_positions": np.where(inside, end + shift, 0),
         "is_impossible": impossible[windows.owners],
     }
-
-
-def _answer_pieces(example, found, tokenizer):
-    """The first and the last piece of an answer: of its words, or, where the answer's own pieces
-    stand among these ("1895" in "(1895-1943)."), of those.
-
-    Where they stand there more than once, the original takes the first place; here it is the one
-    that answer_start names: a Chinese context is one word.
-    """
-    document, start = example.document, example.answer_start
-    if not len(found.ids):
-        return 0, -1
-    last_char = start + len(example.answer_text) - 1
-    begin = int(found.first[document.word_at(start)])
-    end = int(found.first[document.word_at(last_char) + 1]) - 1
-    wanted = np.array(tokenizer.encode(example.answer_text), np.int32)
-    within = found.ids[begin : end + 1]
-    if len(wanted) and len(wanted) <= len(within):
-        views = np.lib.stride_tricks.sliding_window_view(within, len(wanted))
-        places = begin + np.flatnonzero((views == wanted).all(axis=1))
-        if len(places):
-            exact = [place for place in places if len(places) > 1 and found.span(place)[0] == start]
-            place = int(exact[0] if exact else places[0])
-            return place, place + len(wanted) - 1
-    return begin, end

@@ -5,12 +5,13 @@ import json
 
 import pytest
 import tokenizers
-from cli_toys import newest, records, results_of, values_of
+from cli_toys import as_arguments, newest, records, results_of, values_of
 from tokenizers import models, pre_tokenizers, processors
 
 from bert_tools import encoder, hub
-from bert_tools.cli import extract_features
+from bert_tools.cli import extract_features, run_squad
 from bert_tools.hub import huggingface
+from bert_tools.squad import QuestionAnswerer
 from bert_tools.tokenization_subword import SubwordTokenizer
 
 PIECES = ["<s>", "<pad>", "</s>", "<unk>", "▁a", "▁b", "▁c", "▁d", "e", "f", "<mask>"]
@@ -79,6 +80,25 @@ def test_too_many_tokens(refused, roberta):
     """34 rows of positions are 32 tokens."""
     error = refused(bert=roberta, max_seq_length=33)
     assert "the model has 32 positions" in error
+
+
+def test_questions(roberta, tmp_path):
+    """Trained, answered, and asked again from the output folder."""
+    answers = [{"text": "c d", "answer_start": 3}]
+    paragraph = {"context": "ae c d bf", "qas": [{"id": "q", "question": "b", "answers": answers}]}
+    path = tmp_path / "train.json"
+    path.write_text(json.dumps({"data": [{"paragraphs": [paragraph]}]}), "utf-8")
+    flags = {"bert": roberta, "output_dir": tmp_path / "out", "max_seq_length": 16}
+    flags |= {"max_query_length": 4, "train_file": path, "predict_file": path, "do_train": True}
+    flags |= {"do_predict": True, "train_batch_size": 1, "num_train_epochs": 60}
+    assert run_squad.main(as_arguments({**flags, "learning_rate": 1e-2})) == 0
+    (example,) = records(tmp_path / "out" / "eval.tf_record")
+    assert example["input_ids"] == [0, 5, 2, 2, 4, 8, 6, 7, 5, 9, 2]
+    assert json.loads((tmp_path / "out" / "predictions.json").read_text()) == {"q": "c d"}
+    reader = QuestionAnswerer.load(str(tmp_path / "out"))
+    answer = reader.answer([("b", "ae c d bf")])[0]
+    assert (answer.text, answer.begin, answer.end) == ("c d", 3, 6)
+    assert answer.tokens[:5] == ["<s>", "▁b", "</s>", "</s>", "▁a"]
 
 
 def test_vectors(roberta, tmp_path):

@@ -62,7 +62,7 @@ def test_what_cannot_answer(toy_model, qa_folder):
         QuestionAnswerer.load(toy_model)
     with pytest.raises(UserError, match="--max_seq_length=64: the model has 32 positions"):
         QuestionAnswerer.load(qa_folder, max_seq_length=64)
-    with pytest.raises(UserError, match="must be greater than max_query_length"):
+    with pytest.raises(UserError, match="must be greater than --max_query_length"):
         QuestionAnswerer.load(qa_folder)
     reader = QuestionAnswerer.load(qa_folder, max_query_length=8)
     with pytest.raises(UserError, match="its context holds no word"):
