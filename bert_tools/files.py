@@ -1,9 +1,10 @@
-"""Files that appear whole or not at all: written beside their final name, then renamed."""
+"""Files and folders that appear whole or not at all: written beside their final name, then renamed."""
 
 import contextlib
 import json
 import os
 import re
+import shutil
 import sys
 import tempfile
 
@@ -55,6 +56,49 @@ def aside(path):
         if temporary is not None:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)
+
+
+@contextlib.contextmanager
+def aside_folder(path):
+    """Yields the name of an empty folder beside `path`; renames it to `path` when the block ends
+    well.
+
+    Args:
+      path: str, the final name: absent (folders above it are made), or an empty folder.
+
+    Raises:
+      UserError: `path` is something else, or cannot be written.
+    """
+    path = os.path.realpath(path)
+    parent = os.path.dirname(path)
+    temporary = None
+    try:
+        there = sorted(os.listdir(path)) if os.path.lexists(path) else []
+        if there:
+            raise UserError(f"{path}: is not empty ({there[0]}); choose another folder or empty it")
+        if os.path.ismount(path):
+            raise UserError(
+                f"{path}: is a mount point, which no finished folder can take the place of; give "
+                "a folder inside it"
+            )
+        os.makedirs(parent, exist_ok=True)
+        temporary = tempfile.mkdtemp(prefix=f".{os.path.basename(path)}.", dir=parent)
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(temporary, 0o777 & ~mask)
+        yield temporary
+        os.replace(temporary, path)
+    except UserError as error:
+        # To the user the folder has one name.
+        raise UserError(str(error).replace(temporary or path, path)) from error
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be written ({error.strerror or error}); "
+            "free space or choose another place"
+        ) from error
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
 
 
 def remove_left_overs(folder):

@@ -12,12 +12,12 @@ import os
 
 from bert_tools.config import BertConfig
 from bert_tools.errors import UserError
-from bert_tools.hub import google, huggingface, names, output_folder
+from bert_tools.hub import google, huggingface, names, output_folder, sentence_transformers
 from bert_tools.hub import model as models
 from bert_tools.hub.model import Model
 from bert_tools.tokenization import FullTokenizer, validate_case_matches_checkpoint
 
-__all__ = ["Model", "load", "load_parts"]
+__all__ = ["Model", "format_of", "load", "load_parts"]
 
 # In this order: an output folder looks like one of the others too.
 _LAYOUTS = (output_folder, huggingface, google)
@@ -170,3 +170,15 @@ def _layout(folder):
         ".safetensors file and for bert_config.json with a checkpoint (.index), there is "
         f"{listed}; give the folder that holds the model's files"
     )
+
+
+def format_of(folder):
+    """The name of the layout that a model's folder has: "sentence_transformers", "huggingface",
+    "google", or "output_folder" where it is a mixture that only training writes.
+
+    Raises:
+      UserError: no model is found there.
+    """
+    for layout in (sentence_transformers, huggingface, google, _layout(folder)):
+        if layout.holds(folder):
+            return layout.__name__.rpartition(".")[2]

@@ -47,11 +47,11 @@ def write(folder, model):
     model that has a description, bert_tools.json.
 
     Args:
-      folder: str, made if absent; must not hold a model.
+      folder: str, absent or empty; it appears whole or not at all.
       model: Model.
 
     Raises:
-      UserError: the folder holds a model or cannot be written, or the model does not fit this
+      UserError: the folder is not empty or cannot be written, or the model does not fit this
       layout.
     """
     from absl import logging
@@ -64,7 +64,6 @@ def write(folder, model):
             f"{folder}: Google's layout cannot hold a model of the type {model.config.family} with "
             f"a {type(model.tokenizer).__name__}; write it in Hugging Face's"
         )
-    models.new_folder(folder)
     if model.config.hidden_act == "gelu_erf":
         logging.warning(
             "%s: these weights want the exact (erf) GELU; bert_tools honours the key gelu_form "
@@ -72,14 +71,15 @@ def write(folder, model):
             "up to 5e-3",
             folder,
         )
-    files.write_json(os.path.join(folder, models.GOOGLE_CONFIG), model.config.to_google())
-    models.write_vocabulary(os.path.join(folder, models.VOCABULARY), model.tokenizer)
-    files.write_json(
-        os.path.join(folder, models.TOKENIZER_CONFIG), models.casing_of(model.tokenizer)
-    )
-    if model.meta:
-        output_folder.write_json(folder, model)
-    checkpoints.write_variables(os.path.join(folder, _CHECKPOINT), model.weights)
+    with files.aside_folder(folder) as aside:
+        files.write_json(os.path.join(aside, models.GOOGLE_CONFIG), model.config.to_google())
+        models.write_vocabulary(os.path.join(aside, models.VOCABULARY), model.tokenizer)
+        files.write_json(
+            os.path.join(aside, models.TOKENIZER_CONFIG), models.casing_of(model.tokenizer)
+        )
+        if model.meta:
+            output_folder.write_json(aside, model)
+        checkpoints.write_variables(os.path.join(aside, _CHECKPOINT), model.weights)
 
 
 def read_checkpoint(config, prefix):

@@ -84,6 +84,8 @@ _TOKENIZER_CLASSES = (
     "ElectraTokenizer",
     "ElectraTokenizerFast",
 )
+# The classes that belong to these families; any of them does what BertTokenizer does.
+_WORD_PIECE_CLASSES = {"distilbert": "DistilBertTokenizer", "electra": "ElectraTokenizer"}
 _SUBWORD_CLASSES = tuple(
     f"{name}Tokenizer{fast}"
     for name in ("Roberta", "XLMRoberta", "Albert")
@@ -134,18 +136,29 @@ def write(folder, model):
     left out with a warning. A model with a description keeps it, in bert_tools.json.
 
     Args:
-      folder: str, made if absent; must not hold a model.
+      folder: str, absent or empty; it appears whole or not at all.
       model: Model.
 
     Raises:
-      UserError: the folder holds a model, or cannot be written.
+      UserError: the folder is not empty, or cannot be written.
     """
-    from absl import logging
     from safetensors.numpy import save_file
 
     from bert_tools.hub import output_folder
 
-    models.new_folder(folder)
+    tensors = _tensors(model)
+    with files.aside_folder(folder) as aside:
+        write_description(aside, model)
+        if model.meta:
+            output_folder.write_json(aside, model)
+        with files.aside(os.path.join(aside, _WEIGHTS)) as temporary:
+            save_file(tensors, temporary, {"format": "pt"})
+
+
+def _tensors(model):
+    """{Hugging Face's name: float32 array}; warns of those that it has no name for."""
+    from absl import logging
+
     tensors, left_out = {}, []
     family = model.config.family
     # transformers wants the prefix exactly where there is a head.
@@ -168,13 +181,11 @@ def write(folder, model):
         tensors[theirs] = np.asarray(array, np.float32, order="C")
     if left_out:
         logging.warning(
-            "%s: Hugging Face has no name for %s; left out", folder, ", ".join(sorted(left_out))
+            "%s: Hugging Face has no name for %s; left out",
+            model.source,
+            ", ".join(sorted(left_out)),
         )
-    write_description(folder, model)
-    if model.meta:
-        output_folder.write_json(folder, model)
-    with files.aside(os.path.join(folder, _WEIGHTS)) as temporary:
-        save_file(tensors, temporary, {"format": "pt"})
+    return tensors
 
 
 def write_description(folder, model):
@@ -187,10 +198,14 @@ def write_description(folder, model):
     config = {**model.config.to_huggingface(), **_head_description(model)}
     files.write_json(os.path.join(folder, models.HUGGINGFACE_CONFIG), config)
     if isinstance(model.tokenizer, FullTokenizer):
-        tokenizer_config = {"tokenizer_class": "BertTokenizer", **models.casing_of(model.tokenizer)}
+        kind = _WORD_PIECE_CLASSES.get(model.config.family, _TOKENIZER_CLASSES[0])
+        tokenizer_config = {"tokenizer_class": kind, **models.casing_of(model.tokenizer)}
     else:
         tokenizer_config = _special_tokens(model)
     tokenizer_config["model_max_length"] = model.config.max_position_embeddings
+    if model.config.type_vocab_size < 2:
+        # Their tokenizer would number the second text 1, which these models have no row for.
+        tokenizer_config["model_input_names"] = ["input_ids", "attention_mask"]
     models.write_tokenizer(folder, model.tokenizer)
     files.write_json(os.path.join(folder, models.TOKENIZER_CONFIG), tokenizer_config)
 

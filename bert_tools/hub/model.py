@@ -1,7 +1,6 @@
 """What every loader gives back, and the checks that every format's weights and vocabulary pass."""
 
 import os
-import re
 import typing
 
 import numpy as np
@@ -239,26 +238,3 @@ def write_vocabulary(path, tokenizer):
             "keep the folder's tokenizer.json"
         )
     files.write_text(path, "".join(f"{tokens.get(index, '')}\n" for index in range(rows)))
-
-
-def new_folder(folder):
-    """Makes a folder to write a model into.
-
-    Raises:
-      UserError: it cannot be made, or holds a model already: two in one folder would be mixed up.
-    """
-    try:
-        os.makedirs(folder, exist_ok=True)
-        names = os.listdir(folder)
-    except OSError as error:
-        raise UserError(
-            f"{folder}: cannot be used as a folder ({error.strerror}); choose another place"
-        ) from error
-    configs = {OUTPUT_DESCRIPTION, GOOGLE_CONFIG, HUGGINGFACE_CONFIG}
-    there = [
-        n for n in sorted(names) if n in configs or re.fullmatch(r"[^.].*\.(index|safetensors)", n)
-    ]
-    if there:
-        raise UserError(
-            f"{folder}: holds a model already ({there[0]}); choose another folder or empty it"
-        )

@@ -50,13 +50,16 @@ def recipe(model):
     """
     if "pooling" in model.meta:
         pooling = model.meta["pooling"]
-        if pooling not in POOLINGS:
+        poolings = pooling if isinstance(pooling, list) else [pooling]
+        if not poolings or any(name not in POOLINGS for name in poolings):
             raise UserError(
                 f"{model.source}: bert_tools.json says pooling {pooling!r}, expected one of "
                 f"{', '.join(POOLINGS)}; correct it or give --pooling"
             )
         return Recipe(
-            (pooling,), bool(model.meta.get("normalize", False)), model.meta.get("max_seq_length")
+            tuple(poolings),
+            bool(model.meta.get("normalize", False)),
+            model.meta.get("max_seq_length"),
         )
     path = os.path.join(model.source, "modules.json")
     if not os.path.exists(path):
@@ -116,6 +119,55 @@ def _of_pooling(path):
             "here; give --pooling"
         )
     return tuple(pooling for name, pooling in known.items() if name in asked)
+
+
+def modules(recipe, width):
+    """What sentence-transformers reads a recipe from, in the form that all its versions know.
+
+    Args:
+      recipe: Recipe.
+      width: int, the length of a token's vector.
+
+    Returns:
+      dict {name of a file in the model's folder: JSON value}.
+
+    Raises:
+      UserError: sentence-transformers cannot pool so.
+    """
+    if list(recipe.poolings) != [name for name in _MODES.values() if name in recipe.poolings]:
+        raise UserError(
+            f"sentence-transformers cannot pool by {' and '.join(recipe.poolings)}, only by "
+            f"{', '.join(_MODES.values())}, joined in this order; give --pooling with one of these"
+        )
+    kinds = [("", "Transformer"), ("1_Pooling", "Pooling")]
+    if recipe.normalize:
+        kinds.append(("2_Normalize", "Normalize"))
+    return {
+        "modules.json": [
+            {
+                "idx": index,
+                "name": str(index),
+                "path": path,
+                "type": f"sentence_transformers.models.{kind}",
+            }
+            for index, (path, kind) in enumerate(kinds)
+        ],
+        "1_Pooling/config.json": {
+            "word_embedding_dimension": width,
+            **{mode: name in recipe.poolings for mode, name in _MODES.items()},
+        },
+        # Casing is the tokenizer's matter: this do_lower_case comes on top of it. A length of null
+        # is the model's own.
+        "sentence_bert_config.json": {
+            "max_seq_length": recipe.max_seq_length,
+            "do_lower_case": False,
+        },
+        "config_sentence_transformers.json": {
+            "prompts": {},
+            "default_prompt_name": None,
+            "similarity_fn_name": "cosine",
+        },
+    }
 
 
 def pool(output, batch, poolings, layers):
