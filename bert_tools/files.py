@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all: written beside their final name, then renamed."""
+"""Files and folders that appear whole or not at all: written beside their name, then renamed."""
 
 import contextlib
 import json
@@ -58,6 +58,32 @@ def aside(path):
                 os.unlink(temporary)
 
 
+def check_new_folder(path):
+    """Whether a folder can be written with aside_folder, as far as can be known before any work.
+
+    Args:
+      path: str.
+
+    Raises:
+      UserError: it is no folder, not empty, or in no place for one.
+    """
+    above = os.path.realpath(path)
+    while not os.path.lexists(above):
+        above = os.path.dirname(above)
+    if not os.path.isdir(above):
+        raise UserError(f"{path}: cannot be made, since {above} is a file; choose another place")
+    if above != os.path.realpath(path):
+        return
+    there = sorted(os.listdir(path))
+    if there:
+        raise UserError(f"{path}: is not empty ({there[0]}); choose another folder or empty it")
+    if os.path.ismount(path):
+        raise UserError(
+            f"{path}: is a mount point, which no finished folder can take the place of; give a "
+            "folder inside it"
+        )
+
+
 @contextlib.contextmanager
 def aside_folder(path):
     """Yields the name of an empty folder beside `path`; renames it to `path` when the block ends
@@ -73,14 +99,7 @@ def aside_folder(path):
     parent = os.path.dirname(path)
     temporary = None
     try:
-        there = sorted(os.listdir(path)) if os.path.lexists(path) else []
-        if there:
-            raise UserError(f"{path}: is not empty ({there[0]}); choose another folder or empty it")
-        if os.path.ismount(path):
-            raise UserError(
-                f"{path}: is a mount point, which no finished folder can take the place of; give "
-                "a folder inside it"
-            )
+        check_new_folder(path)
         os.makedirs(parent, exist_ok=True)
         temporary = tempfile.mkdtemp(prefix=f".{os.path.basename(path)}.", dir=parent)
         mask = os.umask(0)

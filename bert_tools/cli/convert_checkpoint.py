@@ -2,7 +2,7 @@
 
 convert_checkpoint --bert=bert-folder --to=huggingface --output_dir=DIR
 
-  google                 bert_config.json, vocab.txt, bert_model.ckpt: what the original scripts read
+  google                 bert_config.json, vocab.txt, bert_model.ckpt: the original scripts
   huggingface            config.json, model.safetensors, the tokenizer's files: transformers
   sentence_transformers  the same and modules.json, 1_Pooling: sentence-transformers
   tf_hub                 a trainable TF2 SavedModel: tensorflow_hub.load, hub.KerasLayer
@@ -14,8 +14,8 @@ the layout has a place for it, and is named in a warning where not.
 
 import os
 
+from bert_tools import files
 from bert_tools.cli import app, shared_flags
-from bert_tools.errors import UserError
 
 _LAYOUTS = ("google", "huggingface", "sentence_transformers", "tf_hub")
 # The names that sentence.pooling knows, repeated since --help must not import TensorFlow.
@@ -42,10 +42,7 @@ def flags():
 def run(command):
     """The command; see the module's docstring."""
     command.require("to", "output_dir")
-    if os.path.isdir(command.output_dir) and os.listdir(command.output_dir):
-        raise UserError(
-            f"--output_dir={command.output_dir}: is not empty; choose another folder or empty it"
-        )
+    files.check_new_folder(command.output_dir)
     app.import_tensorflow()
     from bert_tools.hub import google, huggingface, sentence_transformers, tf_hub_writer
 
@@ -55,8 +52,12 @@ def run(command):
         "sentence_transformers": sentence_transformers.write,
         "tf_hub": tf_hub_writer.write,
     }[command.to]
-    model = _with_recipe(shared_flags.load_stored_model(command), command.pooling)
-    write(command.output_dir, model)
+    model = shared_flags.load_stored_model(command)
+    headed = "output_weights" in model.weights and os.path.isdir(model.source)
+    if headed and huggingface.holds(model.source):
+        said = huggingface.read_head_description(model.source)
+        model = model._replace(meta={**said, **model.meta})
+    write(command.output_dir, _with_recipe(model, command.pooling))
     app.log.info("%s: written for %s", command.output_dir, command.to)
 
 

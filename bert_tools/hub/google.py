@@ -8,6 +8,7 @@ from bert_tools.errors import UserError
 from bert_tools.hub import model as models
 
 _CHECKPOINT = "bert_model.ckpt"
+_ORIGINAL_EPS = 1e-12
 # How the published folders are named. Their files do not say how text was cased.
 _LOWER_CASED = ("uncased_L-", "wwm_uncased_L-", "multilingual_L-", "chinese_L-")
 _CASED = ("cased_L-", "wwm_cased_L-", "multi_cased_L-")
@@ -59,17 +60,21 @@ def write(folder, model):
     from bert_tools import checkpoints
     from bert_tools.hub import output_folder
 
-    if not models.fits_google(model):
-        raise UserError(
-            f"{folder}: Google's layout cannot hold a model of the type {model.config.family} with "
-            f"a {type(model.tokenizer).__name__}; write it in Hugging Face's"
-        )
+    models.check_fits_google(model, folder, "Google's layout")
     if model.config.hidden_act == "gelu_erf":
         logging.warning(
             "%s: these weights want the exact (erf) GELU; bert_tools honours the key gelu_form "
             "in bert_config.json, the original scripts ignore it, and their outputs will differ by "
             "up to 5e-3",
             folder,
+        )
+    if model.config.layer_norm_eps != _ORIGINAL_EPS:
+        logging.warning(
+            "%s: these weights want a layer_norm_eps of %g, which bert_tools honours; the original "
+            "scripts compute with %g whatever bert_config.json says",
+            folder,
+            model.config.layer_norm_eps,
+            _ORIGINAL_EPS,
         )
     with files.aside_folder(folder) as aside:
         files.write_json(os.path.join(aside, models.GOOGLE_CONFIG), model.config.to_google())

@@ -142,6 +142,7 @@ def write(folder, model):
     Raises:
       UserError: the folder is not empty, or cannot be written.
     """
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
     from bert_tools.hub import output_folder
@@ -151,8 +152,14 @@ def write(folder, model):
         write_description(aside, model)
         if model.meta:
             output_folder.write_json(aside, model)
-        with files.aside(os.path.join(aside, _WEIGHTS)) as temporary:
-            save_file(tensors, temporary, {"format": "pt"})
+        path = os.path.join(aside, _WEIGHTS)
+        with files.aside(path) as temporary:
+            try:
+                save_file(tensors, temporary, {"format": "pt"})
+            except SafetensorError as error:
+                raise UserError(
+                    f"{path}: cannot be written ({error}); free space or choose another place"
+                ) from error
 
 
 def _tensors(model):
@@ -254,7 +261,7 @@ def _head_description(model):
         rows = names["output_weights"].shape[0]
         labels = meta.get("labels")
         if not isinstance(labels, list) or len(labels) != rows:
-            labels = [f"LABEL_{index}" for index in range(rows)]
+            labels = _unnamed(rows)
         kind = "Token" if meta.get("task") == "ner" else "Sequence"
         return {
             "architectures": [f"{bert}For{kind}Classification"],
@@ -267,6 +274,33 @@ def _head_description(model):
         next_sentence = "cls/seq_relationship/output_weights" in names
         return {"architectures": [f"{bert}For{'PreTraining' if next_sentence else 'MaskedLM'}"]}
     return {}
+
+
+def read_head_description(folder):
+    """What a folder's config.json says of its classifier, as the keys of bert_tools.json: "labels"
+    where they have names of their own, "task" where it classifies tokens. The other way round of
+    what `write` puts there.
+
+    Args:
+      folder: str, in this layout.
+
+    Returns:
+      dict, {} when it says nothing.
+    """
+    values = files.read_json(os.path.join(folder, models.HUGGINGFACE_CONFIG))
+    kinds, names = values.get("architectures"), values.get("id2label")
+    if not isinstance(kinds, list) or len(kinds) != 1 or not isinstance(names, dict):
+        return {}
+    found = {"task": "ner"} if str(kinds[0]).endswith("ForTokenClassification") else {}
+    labels = [names.get(str(index)) for index in range(len(names))]
+    if all(isinstance(label, str) for label in labels) and labels != _unnamed(len(labels)):
+        found["labels"] = labels
+    return found
+
+
+def _unnamed(count):
+    """What transformers calls labels that have no names."""
+    return [f"LABEL_{index}" for index in range(count)]
 
 
 def _read_weights(folder, config):

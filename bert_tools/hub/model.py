@@ -212,6 +212,25 @@ def fits_google(model):
     return model.config.family == "bert" and isinstance(model.tokenizer, FullTokenizer)
 
 
+def check_fits_google(model, folder, layout):
+    """Refuses what fits_google says no to.
+
+    Args:
+      model: Model.
+      folder, layout: str, what is to be written and its layout, for messages.
+
+    Raises:
+      UserError: naming what does not fit.
+    """
+    if not fits_google(model):
+        family = model.config.family
+        what = f"a model of the type {family}" if family != "bert" else "its tokenizer"
+        raise UserError(
+            f"{folder}: {layout} holds BERTs with WordPiece vocabularies and cannot hold {what}; "
+            "write it in Hugging Face's layout"
+        )
+
+
 def write_tokenizer(folder, tokenizer):
     """Writes vocab.txt or, of a SubwordTokenizer, tokenizer.json; returns the file's name."""
     if isinstance(tokenizer, FullTokenizer):

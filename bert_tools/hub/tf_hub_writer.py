@@ -7,7 +7,6 @@ description, bert_tools.json, since a SavedModel does not tell its own GELU or c
 """
 
 import os
-import tempfile
 
 from bert_tools import files
 from bert_tools.errors import UserError
@@ -74,20 +73,12 @@ def write(folder, model):
 
     from bert_tools.hub import output_folder
 
-    if not models.fits_google(model):
-        raise UserError(
-            f"{folder}: TF Hub's BERT layout cannot hold a model of the type "
-            f"{model.config.family} with a {type(model.tokenizer).__name__}; write it in Hugging "
-            "Face's"
-        )
+    models.check_fits_google(model, folder, "TF Hub's layout")
     heads = sorted(name for name in model.weights if not name.startswith("bert/"))
     if heads:
         logging.warning("%s: a SavedModel has no place for %s; left out", folder, ", ".join(heads))
-    with (
-        files.aside_folder(folder) as aside,
-        tempfile.TemporaryDirectory() as scratch,
-    ):
-        vocab_file = os.path.join(scratch, models.VOCABULARY)
+    with files.aside_folder(folder) as aside:
+        vocab_file = os.path.join(aside, models.VOCABULARY)
         models.write_vocabulary(vocab_file, model.tokenizer)
         root = _saveable(model, vocab_file)
         try:
@@ -97,6 +88,7 @@ def write(folder, model):
             raise UserError(
                 f"{folder}: the SavedModel cannot be written ({reason}); free space and run again"
             ) from error
+        os.unlink(vocab_file)  # It lies in assets now.
         files.write_json(os.path.join(aside, models.GOOGLE_CONFIG), model.config.to_google())
         files.write_json(
             os.path.join(aside, models.TOKENIZER_CONFIG), models.casing_of(model.tokenizer)
