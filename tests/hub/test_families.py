@@ -16,7 +16,7 @@ from safetensors.numpy import load_file
 from bert_tools import checkpoints, encoder, hub
 from bert_tools.errors import UserError
 from bert_tools.estimator import Estimator, RunConfig
-from bert_tools.hub import google, huggingface, output_folder
+from bert_tools.hub import google, huggingface, output_folder, sentence_transformers
 from bert_tools.inputs.batches import input_fn_builder
 from bert_tools.inputs.features import Features
 from bert_tools.model_fn import model_fn_builder
@@ -137,7 +137,7 @@ def examples(count=8):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_ten_training_steps(tmp_path, family):
     """Trained, saved in an output folder, loaded from there: the same weights, all of which
-    learned.
+    learned; converted there and back they are still the same.
     """
     model = hub.load(write(tmp_path / "model", family))
     task = Classification(["0", "1"])
@@ -163,6 +163,11 @@ def test_ten_training_steps(tmp_path, family):
         # The keys' bias cancels in the softmax.
         if not name.endswith("key/bias"):
             assert (saved[name] != array).any(), name
+    for number, write_as in enumerate((sentence_transformers.write, huggingface.write)):
+        write_as(str(tmp_path / str(number)), hub.load(folder))
+        folder = str(tmp_path / str(number))
+        toys.assert_same(trained, hub.load(folder))
+        assert hub.load(folder).meta == trained.meta
 
 
 @pytest.mark.parametrize("family", FAMILIES)
