@@ -1,6 +1,7 @@
 """The one loader: `load(handle)` reads any folder that holds a BERT or a relative, in any layout.
 
     model = hub.load("minilm")                    # a short name: fetched once, then from the cache
+    model = hub.load("hf://org/name@revision")    # an address: the same; handles.py lists them
     model = hub.load("out/sim")                   # a folder that training left
     model = hub.load("uncased_L-12_H-768_A-12")   # Google's or Hugging Face's files
 
@@ -12,7 +13,7 @@ import os
 
 from bert_tools.config import BertConfig
 from bert_tools.errors import UserError
-from bert_tools.hub import google, huggingface, names, output_folder
+from bert_tools.hub import google, handles, huggingface, names, output_folder, tf_hub
 from bert_tools.hub import model as models
 from bert_tools.hub.model import Model
 from bert_tools.tokenization import FullTokenizer, validate_case_matches_checkpoint
@@ -20,7 +21,7 @@ from bert_tools.tokenization import FullTokenizer, validate_case_matches_checkpo
 __all__ = ["Model", "load", "load_parts"]
 
 # In this order: an output folder looks like one of the others too.
-_LAYOUTS = (output_folder, huggingface, google)
+_LAYOUTS = (output_folder, huggingface, google, tf_hub)
 _PICKLES = (".bin", ".pt", ".pth", ".pkl")
 # What a broken disk or a file made in malice may bring about.
 _UNREADABLE = (OSError, ValueError, RecursionError)
@@ -31,7 +32,7 @@ def load(handle):
     """Reads a model.
 
     Args:
-      handle: str, a short name (names.MODELS) or a folder; "./minilm" is the folder of that name.
+      handle: str, a short name, an address or a folder, see handles.resolve.
 
     Returns:
       Model.
@@ -39,7 +40,7 @@ def load(handle):
     Raises:
       UserError: one sentence that names the file at fault and the remedy.
     """
-    folder = names.resolve(handle) if handle in names.MODELS else handle
+    folder = handles.resolve(handle)
     try:
         return _layout(folder).read(folder)
     except UserError:
@@ -145,9 +146,10 @@ def _unreadable(path, error):
 def _layout(folder):
     """The module that reads a folder."""
     if not os.path.isdir(folder):
-        short = ", ".join(names.MODELS)
+        short = ", ".join((*names.MODELS, *handles.SHORT_NAMES))
         raise UserError(
-            f"{folder}: no such model folder; give a folder or one of the short names: {short}"
+            f"{folder}: no such model folder; give a folder, an address (hf://org/name) or one of "
+            f"the short names: {short}"
         )
     for layout in _LAYOUTS:
         if layout.holds(folder):
@@ -167,6 +169,7 @@ def _layout(folder):
     listed = ", ".join(there[:8]) + (", ..." if len(there) > 8 else "") if there else "nothing"
     raise UserError(
         f"{folder}: no model found: looked for bert_tools.json, for config.json with a "
-        ".safetensors file and for bert_config.json with a checkpoint (.index), there is "
+        ".safetensors file, for bert_config.json with a checkpoint (.index) and for "
+        "saved_model.pb, there is "
         f"{listed}; give the folder that holds the model's files"
     )
