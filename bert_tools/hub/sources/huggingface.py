@@ -82,7 +82,7 @@ def _fetch(repository, revision, target):
 
     endpoint = huggingface_hub.constants.ENDPOINT
     try:
-        api = huggingface_hub.HfApi(endpoint)
+        api = huggingface_hub.HfApi()
         info = api.model_info(
             repository, revision=revision, timeout=_FIRST_ANSWER, files_metadata=True
         )
@@ -94,7 +94,6 @@ def _fetch(repository, revision, target):
                 revision=info.sha,
                 local_dir=target,
                 etag_timeout=_FIRST_ANSWER,
-                endpoint=endpoint,
             )
             _check(siblings[name], os.path.join(target, name))
     except (cache.Unavailable, UserError):
