@@ -23,6 +23,8 @@ __all__ = ["Model", "load", "load_parts"]
 # In this order: an output folder looks like one of the others too.
 _LAYOUTS = (output_folder, huggingface, google, tf_hub)
 _PICKLES = (".bin", ".pt", ".pth", ".pkl")
+# Files that models consist of; others in a folder are nobody's business.
+_FILES = (".json", ".txt", ".model", ".safetensors", ".index", ".pb")
 # What a broken disk or a file made in malice may bring about.
 _UNREADABLE = (OSError, ValueError, RecursionError)
 _CHECKPOINT_SUFFIXES = (".index", ".meta", ".data-00000-of-00001")
@@ -143,6 +145,24 @@ def _unreadable(path, error):
     return UserError(f"{path}: cannot be read ({reason}); restore it")
 
 
+def _refuse_links_out(folder):
+    """A link out of a model's folder could lay open any file of this machine, or be gone on the
+    next one.
+    """
+    inner = [os.path.join(folder, name) for name in ("assets", "variables")]
+    for parent in (folder, *filter(os.path.isdir, inner)):
+        for name in os.listdir(parent):
+            path = os.path.join(parent, name)
+            of_model = name.endswith(_FILES) or name == "checkpoint" or ".data-" in name
+            if of_model and os.path.exists(path) and not os.path.isfile(path):
+                raise UserError(f"{path}: is no plain file; put the model's own there")
+            if (of_model or path in inner) and not models.is_inside(path, folder):
+                raise UserError(
+                    f"{path}: is a link to {os.path.realpath(path)}, outside of the model's "
+                    "folder; put the file itself there"
+                )
+
+
 def _layout(folder):
     """The module that reads a folder."""
     if not os.path.isdir(folder):
@@ -151,6 +171,7 @@ def _layout(folder):
             f"{folder}: no such model folder; give a folder, an address (hf://org/name) or one of "
             f"the short names: {short}"
         )
+    _refuse_links_out(folder)
     for layout in _LAYOUTS:
         if layout.holds(folder):
             return layout

@@ -127,6 +127,25 @@ def read(folder):
     return models.Model(config, _read_weights(folder, config), tokenizer, {}, folder)
 
 
+def labels(folder):
+    """The names of a text classifier's classes in the order of its columns, by config.json's
+    id2label; None where it is no such model, or they have no names of their own (LABEL_0).
+
+    Raises:
+      UserError: config.json is damaged.
+    """
+    path = os.path.join(folder, models.HUGGINGFACE_CONFIG)
+    if not os.path.exists(path):
+        return None
+    values = files.read_json(path)
+    names, classes = values.get("id2label"), values.get("architectures")
+    if not isinstance(names, dict) or "ForSequenceClassification" not in str(classes):
+        return None
+    found = [names.get(str(index)) for index in range(len(names))]
+    own = all(isinstance(name, str) and not re.fullmatch(r"LABEL_\d+", name) for name in found)
+    return found if own and len(set(found)) == len(found) > 1 else None
+
+
 def write(folder, model):
     """Writes a model that transformers' from_pretrained reads.
 
