@@ -10,6 +10,8 @@ import tempfile
 
 from bert_tools.errors import UserError
 
+# The largest description or vocabulary that is in use (XLM-R's tokenizer.json) has 17 MB.
+_DESCRIPTION_BYTES = 64 << 20
 _LEFT_OVER = re.compile(
     r"\.(model\.ckpt-\d+\.\d+\..*"
     r"|(model\.ckpt-\d+\.json|checkpoint|vocab\.txt|labels\.txt|[a-z_]+\.(json|tf_record(\.json)?)"
@@ -161,18 +163,32 @@ def write_json(path, value):
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
+def require_small(path):
+    """Raises UserError when a description or vocabulary is larger than any that is meant: reading
+    it could take all memory.
+    """
+    size = os.path.getsize(path) if os.path.exists(path) else 0
+    if size > _DESCRIPTION_BYTES:
+        raise UserError(
+            f"{path}: has {size} bytes, at most {_DESCRIPTION_BYTES} are read; restore it from its "
+            "source"
+        )
+
+
 def read_json(path):
     """Reads a JSON object.
 
     Raises:
-      UserError: the file is absent, is not JSON, or holds something else than an object.
+      UserError: the file is absent, is not JSON, holds something else than an object, or is of no
+      sensible size.
     """
+    require_small(path)
     try:
         with open(path, encoding="utf-8") as reader:
             value = json.load(reader)
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file; check the path") from error
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(
             f"{path}: not a readable JSON file ({error}); restore it from its source"
         ) from error

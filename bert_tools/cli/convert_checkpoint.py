@@ -44,17 +44,16 @@ def run(command):
     command.require("to", "output_dir")
     files.check_new_folder(command.output_dir)
     app.import_tensorflow()
-    from bert_tools.hub import google, huggingface, sentence_transformers, tf_hub_writer
+    from bert_tools.hub import google, huggingface, sentence_transformers, tf_hub
 
     write = {
         "google": google.write,
         "huggingface": huggingface.write,
         "sentence_transformers": sentence_transformers.write,
-        "tf_hub": tf_hub_writer.write,
+        "tf_hub": tf_hub.write,
     }[command.to]
     model = shared_flags.load_stored_model(command)
-    headed = "output_weights" in model.weights and os.path.isdir(model.source)
-    if headed and huggingface.holds(model.source):
+    if "output_weights" in model.weights:
         said = huggingface.read_head_description(model.source)
         model = model._replace(meta={**said, **model.meta})
     write(command.output_dir, _with_recipe(model, command.pooling))

@@ -23,9 +23,9 @@ def define_model_flags(command, max_seq_length=128):
     command.string(
         "bert",
         None,
-        "The model: a folder (Google, Hugging Face, or an output_dir of these commands) or the "
-        "name minilm. Stands "
-        "for the next four flags, each of which wins when given.",
+        "The model: a folder (Google, Hugging Face, TF Hub, or an output_dir of these commands), a "
+        "name (minilm, bert-base-uncased) or an address (hf://org/name, https://tfhub.dev/..., "
+        "kaggle://..., gs://...). Stands for the next four flags, each of which wins when given.",
     )
     command.string("bert_config_file", None, "JSON file of the architecture.")
     command.string("vocab_file", None, "WordPiece vocabulary that the model was trained with.")

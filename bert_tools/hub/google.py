@@ -118,6 +118,11 @@ def find_checkpoint(folder):
 
     newest = checkpoints.latest(folder)
     if newest and os.path.exists(os.path.join(folder, "checkpoint")):
+        if os.path.dirname(os.path.abspath(newest)) != os.path.abspath(folder):
+            raise UserError(
+                f"{os.path.join(folder, 'checkpoint')}: names {newest}, which is not in the "
+                "folder; give --init_checkpoint with the one you mean"
+            )
         return newest
     prefixes = _prefixes(folder)
     if not prefixes:

@@ -70,6 +70,7 @@ _RENAMED = {
     ),
 }
 _NUMBERED = re.compile(r"\.(layer|group|inner_group)\.(\d+)")
+_UNNAMED = re.compile(r"LABEL_\d+")  # What transformers calls classes without names.
 # The last part of a name: theirs, then Google's for a dense layer and for LayerNorm.
 _LAST = {"weight": ("kernel", "gamma"), "bias": ("bias", "beta")}
 # Tensors that say nothing new: a counter, and copies of the embedding table and a bias.
@@ -127,6 +128,45 @@ def read(folder):
     tokenizer, vocab_file = _read_tokenizer(folder, values)
     models.check_vocabulary(config, tokenizer, vocab_file)
     return models.Model(config, _read_weights(folder, config), tokenizer, {}, folder)
+
+
+def read_head_description(folder):
+    """What a folder's config.json says of its classifier, as keys of bert_tools.json: "task" where
+    it classifies tokens, "labels" where the classes have names of their own (not LABEL_0), in the
+    order of its columns. The other way round of what `write` puts there.
+
+    Args:
+      folder: str; it need not have the file.
+
+    Returns:
+      dict, {} where it is no classifier or nothing is said.
+
+    Raises:
+      UserError: config.json is damaged.
+    """
+    path = os.path.join(folder, models.HUGGINGFACE_CONFIG)
+    values = files.read_json(path) if os.path.exists(path) else {}
+    kinds, names = str(values.get("architectures")), values.get("id2label")
+    if "ForTokenClassification" in kinds:
+        found = {"task": "ner"}
+    elif "ForSequenceClassification" in kinds:
+        found = {}
+    else:
+        return {}
+    if isinstance(names, dict):
+        labels = [names.get(str(index)) for index in range(len(names))]
+        own = all(isinstance(name, str) and not _UNNAMED.fullmatch(name) for name in labels)
+        if own and len(set(labels)) == len(labels) > 1:
+            found["labels"] = labels
+    return found
+
+
+def labels(folder):
+    """The names of a text classifier's classes, see read_head_description; None where it is no
+    such model, or they have none.
+    """
+    found = read_head_description(folder)
+    return None if "task" in found else found.get("labels")
 
 
 def write(folder, model):
@@ -261,7 +301,7 @@ def _head_description(model):
         rows = names["output_weights"].shape[0]
         labels = meta.get("labels")
         if not isinstance(labels, list) or len(labels) != rows:
-            labels = _unnamed(rows)
+            labels = [f"LABEL_{index}" for index in range(rows)]
         kind = "Token" if meta.get("task") == "ner" else "Sequence"
         return {
             "architectures": [f"{bert}For{kind}Classification"],
@@ -274,33 +314,6 @@ def _head_description(model):
         next_sentence = "cls/seq_relationship/output_weights" in names
         return {"architectures": [f"{bert}For{'PreTraining' if next_sentence else 'MaskedLM'}"]}
     return {}
-
-
-def read_head_description(folder):
-    """What a folder's config.json says of its classifier, as the keys of bert_tools.json: "labels"
-    where they have names of their own, "task" where it classifies tokens. The other way round of
-    what `write` puts there.
-
-    Args:
-      folder: str, in this layout.
-
-    Returns:
-      dict, {} when it says nothing.
-    """
-    values = files.read_json(os.path.join(folder, models.HUGGINGFACE_CONFIG))
-    kinds, names = values.get("architectures"), values.get("id2label")
-    if not isinstance(kinds, list) or len(kinds) != 1 or not isinstance(names, dict):
-        return {}
-    found = {"task": "ner"} if str(kinds[0]).endswith("ForTokenClassification") else {}
-    labels = [names.get(str(index)) for index in range(len(names))]
-    if all(isinstance(label, str) for label in labels) and labels != _unnamed(len(labels)):
-        found["labels"] = labels
-    return found
-
-
-def _unnamed(count):
-    """What transformers calls labels that have no names."""
-    return [f"LABEL_{index}" for index in range(count)]
 
 
 def _read_weights(folder, config):

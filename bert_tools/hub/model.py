@@ -40,6 +40,18 @@ class Model(typing.NamedTuple):
     source: str
 
 
+def is_inside(path, folder):
+    """Whether a path, all links followed, lies in a folder; or, from a snapshot in Hugging Face's
+    cache, which consists of links, among that repository's blobs.
+    """
+    roots = [os.path.realpath(folder)]
+    snapshots, repository = os.path.dirname(roots[0]), os.path.dirname(os.path.dirname(roots[0]))
+    if os.path.basename(snapshots) == "snapshots" and "--" in os.path.basename(repository):
+        roots.append(os.path.join(repository, "blobs"))
+    path = os.path.realpath(path)
+    return any(os.path.commonpath([path, root]) == root for root in roots)
+
+
 def check_weights(config, tensors, source):
     """Picks the encoder and its heads out of a file's tensors.
 

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from bert_tools import files
 from bert_tools.errors import UserError
+from bert_tools.hub import model as models
 
 POOLINGS = ("cls", "pooled", "mean", "max", "first_last_mean")
 # Those that take their layers from --layers; the others say themselves which.
@@ -73,6 +74,11 @@ def _of_modules(folder, path):
         kind = str(module.get("type", "")).rpartition(".")[2]
         if kind == "Pooling":
             config = os.path.join(folder, str(module.get("path", "")), "config.json")
+            if not models.is_inside(config, folder):
+                raise UserError(
+                    f"{path}: names the folder {module['path']!r}, outside of the model's; restore "
+                    "it from its source"
+                )
             poolings = _of_pooling(config)
         elif kind == "Normalize":
             normalize = True
@@ -91,10 +97,11 @@ def _of_modules(folder, path):
 
 def _read_list(path):
     # The one description that is a list of objects; files.read_json reads objects.
+    files.require_small(path)
     try:
         with open(path, encoding="utf-8") as reader:
             value = json.load(reader)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: not a readable JSON file ({error}); restore it") from error
     if not isinstance(value, list) or not all(isinstance(module, dict) for module in value):
         raise UserError(f"{path}: expected a list of modules; restore it or give --pooling")

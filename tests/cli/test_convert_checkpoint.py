@@ -7,7 +7,7 @@ from cli_toys import values_of
 
 from bert_tools import checkpoints, hub
 from bert_tools.cli import app, convert_checkpoint
-from bert_tools.hub import tf_hub_writer
+from bert_tools.hub import tf_hub
 
 
 @pytest.fixture
@@ -50,4 +50,4 @@ def test_a_trained_encoder_as_a_saved_model(converted, trained):
     encoder = {name: array for name, array in saved.items() if name.startswith("bert/")}
     assert len(found) == len(encoder)
     for name, array in encoder.items():
-        assert found[tf_hub_writer.model_garden_name(name)].numpy().tobytes() == array.tobytes()
+        assert found[tf_hub.model_garden_name(name)].numpy().tobytes() == array.tobytes()

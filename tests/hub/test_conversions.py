@@ -1,5 +1,6 @@
 """convert_checkpoint and inspect_model over every family and layout."""
 
+import dataclasses
 import json
 import os
 import resource
@@ -21,7 +22,6 @@ from bert_tools.tokenization_subword import SubwordTokenizer
 
 PIECES = ["<s>", "<pad>", "</s>", "<unk>", "▁a", "▁b", "▁c", "▁d", "e", "f", "<mask>"]
 LAYOUTS = ("google", "huggingface", "sentence_transformers", "tf_hub")
-MINE = {"huggingface", "sentence_transformers"}  # Those that hold every family.
 
 
 @pytest.fixture
@@ -148,13 +148,21 @@ def test_a_bert_with_another_tokenizer(tmp_path, run, bert):
         assert status == 1 and "cannot hold its tokenizer" in err
 
 
-@pytest.mark.parametrize("way", [("huggingface", "sentence_transformers"), LAYOUTS[1:3][::-1]])
-def test_bert_there_and_back(bert, convert, toy_model, way):
-    """With its head, through two layouts, to the bytes it came from."""
-    folder = bert
+@pytest.mark.parametrize(
+    "way", [("huggingface", "sentence_transformers"), ("sentence_transformers",), ("tf_hub",)]
+)
+def test_bert_there_and_back(tmp_path, convert, inspect, toy_model, way):
+    """Through other layouts to the bytes that it came from; with its head, but for SavedModels."""
+    if "tf_hub" in way:
+        weights = {n: a for n, a in toy_model.weights.items() if n.startswith("bert/")}
+        toy_model = toy_model._replace(weights=weights)
+    bert = folder = str(tmp_path / "bert")
+    google.write(bert, toy_model)
     for layout in (*way, "google"):
         folder = convert(folder, layout)
         toys.assert_same(toy_model, hub.load(folder))
+        facts = inspect(folder)
+        assert (facts["format"], facts["checksum"]) == (layout, inspect(bert)["checksum"])
     for name in ("bert_config.json", "vocab.txt", "tokenizer_config.json"):
         with open(f"{bert}/{name}", "rb") as one, open(f"{folder}/{name}", "rb") as other:
             assert one.read() == other.read(), name
@@ -206,20 +214,22 @@ def test_labels_and_kind_of_a_head_are_kept(tmp_path, convert):
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
-        ({"architectures": ["BertForSequenceClassification"]}, {}),
         ({"id2label": {"0": "LABEL_0", "1": "LABEL_1"}}, {}),
         ({"id2label": {"0": "no", "1": "yes"}}, {"labels": ["no", "yes"]}),
+        ({"id2label": {"0": "no", "1": "yes"}, "architectures": ["BertModel"]}, {}),
+        ({"id2label": {"0": "no", "1": "yes"}, "architectures": None}, {}),
         ({"id2label": {"0": "no", "2": "yes"}}, {}),
+        ({"id2label": {"0": "no", "1": "no"}}, {}),
         ({"id2label": {"0": "no", "1": 1}}, {}),
         ({"id2label": ["no", "yes"]}, {}),
-        ({"id2label": {}, "architectures": "BertForTokenClassification"}, {}),
+        ({"architectures": ["BertForTokenClassification"]}, {"task": "ner"}),
     ],
 )
 def test_heads_of_config_json(tmp_path, values, expected):
-    toys.write_json(tmp_path / "config.json", {**toys.CONFIG, "id2label": {}, **values})
-    found = huggingface.read_head_description(str(tmp_path))
-    assert found.get("labels", []) == expected.get("labels", [])
-    assert "task" not in found
+    classes = {"architectures": ["BertForSequenceClassification"]}
+    toys.write_json(tmp_path / "config.json", {**toys.CONFIG, **classes, **values})
+    assert huggingface.read_head_description(str(tmp_path)) == expected
+    assert huggingface.labels(str(tmp_path)) == expected.get("labels")
 
 
 def test_pooling_goes_along(tmp_path, convert, inspect):
@@ -271,6 +281,8 @@ def test_saved_model(bert, convert, toy_model, caplog):
     """As hub users take it: dict in, dict out, variables by the model garden's names, trainable."""
     folder = convert(bert, "tf_hub")
     assert "output_bias, output_weights; left out" in caplog.text
+    encoder_alone = {n: a for n, a in toy_model.weights.items() if n.startswith("bert/")}
+    toys.assert_same(toy_model._replace(weights=encoder_alone), hub.load(folder))
     loaded = tf.saved_model.load(folder)
     config = toy_model.config
     found = {variable.name.removesuffix(":0"): variable for variable in loaded.variables}
@@ -325,10 +337,26 @@ def test_saved_model(bert, convert, toy_model, caplog):
     assert all(g is not None for g in tape.gradient(loss, loaded.trainable_variables))
 
 
+def test_a_saved_model_keeps_what_its_variables_do_not_say(tmp_path, convert, inspect, toy_model):
+    """Activation, epsilon, casing and pooling."""
+    config = dataclasses.replace(toy_model.config, hidden_act="silu", layer_norm_eps=1e-5)
+    weights = {name: a for name, a in toy_model.weights.items() if name.startswith("bert/")}
+    model = toy_model._replace(config=config, weights=weights, meta={"pooling": "max"})
+    source = str(tmp_path / "source")
+    huggingface.write(source, model)
+    there = convert(source, "tf_hub")
+    back = convert(there, "huggingface")
+    for folder in (there, back):
+        toys.assert_same(model, hub.load(folder))
+        assert inspect(folder)["pooling"] == ["max"]
+
+
 def test_saved_model_without_pooler(tmp_path, convert, toy_model):
     weights = {name: a for name, a in toy_model.weights.items() if "pooler" not in name}
     google.write(str(tmp_path / "source"), toy_model._replace(weights=weights))
-    loaded = tf.saved_model.load(convert(tmp_path / "source", "tf_hub"))
+    folder = convert(tmp_path / "source", "tf_hub")
+    assert "bert/pooler/dense/kernel" not in hub.load(folder).weights
+    loaded = tf.saved_model.load(folder)
     outputs = loaded.signatures["serving_default"].structured_outputs
     assert outputs.keys() == {"sequence_output", "encoder_outputs"}
 
