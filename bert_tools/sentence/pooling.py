@@ -110,14 +110,13 @@ def _read_list(path):
 
 def _of_pooling(path):
     config = files.read_json(path)
-    if "pooling_mode" in config:  # The short form.
+    if "pooling_mode" in config:  # The short form, which joins several in the order given.
         asked = config["pooling_mode"]
         asked = [asked] if isinstance(asked, str) else list(asked)
-        known = {"cls": "cls", "max": "max", "mean": "mean"}
+        known = {name: name for name in _MODES.values()}
     else:
-        asked = [
-            name for name, value in config.items() if name.startswith("pooling_mode_") and value
-        ]
+        names = dict.fromkeys([*_MODES, *config])  # In the order in which it joins several.
+        asked = [name for name in names if name.startswith("pooling_mode_") and config.get(name)]
         known = _MODES
     unknown = [name for name in asked if name not in known]
     if unknown or not asked:
@@ -125,7 +124,7 @@ def _of_pooling(path):
             f"{path}: asks for {unknown[0] if unknown else 'no pooling'}, which is not computed "
             "here; give --pooling"
         )
-    return tuple(pooling for name, pooling in known.items() if name in asked)
+    return tuple(known[name] for name in asked)
 
 
 def modules(recipe, width):
