@@ -19,6 +19,7 @@ import hub_server
 import hub_toys as toys
 import pytest
 import saved_model_toys
+import test_families
 
 from bert_tools import hub
 from bert_tools.errors import UserError
@@ -208,6 +209,13 @@ def test_shards(server, files, tmp_path):
     files["model.safetensors.index.json"] = json.dumps(index).encode()
     server.add_repository(REPOSITORY, {**files, "model-00001-of-00001.safetensors": weights})
     toys.assert_same(hub.load(f"hf://{REPOSITORY}"), hub.load(str(tmp_path / "origin")))
+
+
+@pytest.mark.parametrize("family", test_families.FAMILIES)
+def test_every_family_through_an_address(server, tmp_path, family):
+    folder = pathlib.Path(test_families.write(tmp_path / "model", family))
+    server.add_repository(REPOSITORY, {path.name: path.read_bytes() for path in folder.iterdir()})
+    toys.assert_same(hub.load(f"hf://{REPOSITORY}"), hub.load(str(folder)))
 
 
 def test_offline_with_a_cold_cache(server, tmp_path):

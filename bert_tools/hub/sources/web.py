@@ -14,7 +14,7 @@ from bert_tools.hub import cache, download
 _ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 # The encoders of this publisher come without their vocabulary, which a second module has.
 _ENCODER = re.compile(
-    r"(?P<publisher>https?://.*/tensorflow/)(small_bert/|mobilebert_)?"
+    r"(?P<publisher>https?://.*/tensorflow/)(small_bert/)?"
     r"(?P<text>bert_(en|zh|multi)(_wwm)?(_cased|_uncased)?)_L-\d+_H-\d+_A-\d+/\d+"
 )
 _PREPROCESSOR_VERSION = 3
