@@ -88,6 +88,7 @@ def resolve(handle):
         if handle in names.MODELS:
             return names.resolve(handle)
     address = SHORT_NAMES.get(handle, handle)
+    address = kaggle.address_of_page(address) or address
     scheme, found, _ = address.partition("://")
     if not found:
         return address

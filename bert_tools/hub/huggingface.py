@@ -335,7 +335,8 @@ def _read_weights(folder, config):
                 if of_head[1]:
                     continue
             origins[name] = theirs
-            tensors[name] = array.T if name.endswith("/kernel") else array
+            # Copied here, so that no tensor is in memory twice but this one.
+            tensors[name] = np.ascontiguousarray(array.T) if name.endswith("/kernel") else array
     if left_out:
         logging.warning(
             "%s: left out %d tensors that belong to no BERT encoder or known head (the first: %s)",

@@ -285,28 +285,32 @@ def _epsilon(folder, constants):
 
 def _vocabulary(folder):
     """(path of the vocabulary, folder of the preprocessor that it came from or None)."""
-    for candidate in (folder, *_preprocessors(folder)):
-        assets = os.path.join(candidate, "assets")
-        names = sorted(os.listdir(assets)) if os.path.isdir(assets) else []
-        names = [name for name in names if name.endswith(".txt") and "vocab" in name]
-        if names:
-            beside = None if candidate == folder else candidate
-            return os.path.join(assets, names[0]), beside
+    own = _asset(folder)
+    if own:
+        return own, None
+    for parent in (folder, os.path.dirname(os.path.abspath(folder))):
+        names = [name for name in sorted(os.listdir(parent)) if "preprocess" in name]
+        found = [path for name in names if _asset(path := os.path.join(parent, name))]
+        if len(found) == 1:
+            return _asset(found[0]), found[0]
+        if found:
+            raise UserError(
+                f"{folder}: has no vocabulary, and there are several preprocessors "
+                f"({', '.join(found)}); put the one that belongs to it into it, as preprocess"
+            )
     raise UserError(
         f"{folder}: has no vocabulary (assets/vocab.txt); put the folder of its preprocessor into "
         "it, under the name preprocess"
     )
 
 
-def _preprocessors(folder):
-    parent = os.path.dirname(os.path.abspath(folder))
-    inside = [os.path.join(folder, name) for name in sorted(os.listdir(folder))]
-    beside = [os.path.join(parent, name) for name in sorted(os.listdir(parent))]
-    return [
-        path
-        for path in inside + beside
-        if "preprocess" in os.path.basename(path) and os.path.exists(os.path.join(path, _MODEL))
-    ]
+def _asset(folder):
+    """The path of a SavedModel's vocabulary, or None."""
+    assets = os.path.join(folder, "assets")
+    if not os.path.isdir(assets) or not os.path.exists(os.path.join(folder, _MODEL)):
+        return None
+    names = [name for name in sorted(os.listdir(assets)) if re.fullmatch(r".*vocab.*\.txt", name)]
+    return os.path.join(assets, names[0]) if names else None
 
 
 def _lower_case(saved, stored, objects, preprocessor):

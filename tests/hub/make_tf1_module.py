@@ -1,5 +1,5 @@
-"""Makes tests/hub/data/tf1_module.tar.gz: a TF1-format module as Google published BERT, with
-toy weights, and in expected.json what the original computes with it.
+"""Makes tests/data/tf1_module.tar.gz: a TF1-format module as Google published BERT, with
+toy weights, and in tf1_module.json what the original computes with it.
 
 Runs on TensorFlow 1.15 and tensorflow-hub 0.12, beside a checkout of google-research/bert:
 
@@ -99,7 +99,7 @@ with tf.Graph().as_default(), tf.compat.v1.Session() as session:
     session.run(tf.compat.v1.global_variables_initializer())
     found = session.run({name: outputs[name] for name in ("pooled_output", "sequence_output")})
 expected = {name: array.astype(float).round(7).tolist() for name, array in found.items()}
-with open(os.path.join(FOLDER, "expected.json"), "w") as writer:
+with open(os.path.join(FOLDER, "tf1_module.json"), "w") as writer:
     json.dump({"inputs": inputs, **expected}, writer)
 with tarfile.open(os.path.join(FOLDER, "tf1_module.tar.gz"), "w:gz") as archive:
     archive.add(module, ".")

@@ -9,7 +9,7 @@ import tarfile
 import numpy as np
 import tensorflow as tf
 
-DATA = os.path.join(os.path.dirname(__file__), "data")
+DATA = os.path.join(os.path.dirname(__file__), "../data")
 
 
 def tf1_module(folder):

@@ -1,6 +1,7 @@
 """Handles: what each stands for, one cache, and servers on localhost that misbehave."""
 
 import base64
+import functools
 import hashlib
 import io
 import json
@@ -19,11 +20,12 @@ import hub_server
 import hub_toys as toys
 import pytest
 import saved_model_toys
+import test_families
 
 from bert_tools import hub
 from bert_tools.errors import UserError
 from bert_tools.hub import cache, download, handles
-from bert_tools.hub.sources import huggingface, storage, web
+from bert_tools.hub.sources import huggingface, kaggle, storage, web
 
 REPOSITORY = "org/toy"
 FILES = ("config.json", "vocab.txt", "model.safetensors")
@@ -129,6 +131,32 @@ def test_preprocessors_of_the_public_encoders(encoder, preprocessor):
     assert found == (preprocessor and f"https://tfhub.dev/tensorflow/{preprocessor}")
 
 
+@pytest.mark.parametrize(
+    "variation, preprocessor",
+    [
+        ("en-uncased-l-12-h-768-a-12", "en-uncased-preprocess"),
+        ("bert-en-wwm-cased-l-24-h-1024-a-16", "en-cased-preprocess"),
+        ("multi-cased-l-12-h-768-a-12", "multi-cased-preprocess"),
+        ("en-uncased-preprocess", None),
+    ],
+)
+def test_preprocessors_of_kaggles_encoders(variation, preprocessor):
+    found = kaggle.preprocessor_of(f"tensorflow/bert/tensorFlow2/{variation}")
+    assert found == (preprocessor and f"tensorflow/bert/tensorFlow2/{preprocessor}")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://www.kaggle.com/models/tensorflow/bert/TensorFlow2/x-l-12/4",
+        "https://kaggle.com/models/tensorflow/bert/frameworks/TensorFlow2/variations/x-l-12/versions/4",
+    ],
+)
+def test_kaggles_pages(url):
+    assert kaggle.address_of_page(url) == "kaggle://tensorflow/bert/TensorFlow2/x-l-12/4"
+    assert kaggle.address_of_page("https://tfhub.dev/google/bert/1") is None
+
+
 # Hugging Face.
 
 
@@ -208,6 +236,13 @@ def test_shards(server, files, tmp_path):
     files["model.safetensors.index.json"] = json.dumps(index).encode()
     server.add_repository(REPOSITORY, {**files, "model-00001-of-00001.safetensors": weights})
     toys.assert_same(hub.load(f"hf://{REPOSITORY}"), hub.load(str(tmp_path / "origin")))
+
+
+@pytest.mark.parametrize("family", test_families.FAMILIES)
+def test_every_family_through_an_address(server, tmp_path, family):
+    folder = pathlib.Path(test_families.write(tmp_path / "model", family))
+    server.add_repository(REPOSITORY, {path.name: path.read_bytes() for path in folder.iterdir()})
+    toys.assert_same(hub.load(f"hf://{REPOSITORY}"), hub.load(str(folder)))
 
 
 def test_offline_with_a_cold_cache(server, tmp_path):
@@ -396,6 +431,41 @@ def test_kaggle(server, module, tmp_path):
         hub.load(f"{address}/2")
     server.close()
     toys.assert_same(first, hub.load(address))
+
+
+@pytest.mark.parametrize("cached", [False, True])
+@pytest.mark.parametrize("hub_of", ["tfhub", "kaggle"])
+def test_an_encoder_comes_with_its_preprocessor(server, tmp_path, monkeypatch, hub_of, cached):
+    import tensorflow as tf
+
+    module = hub.load(saved_model_toys.tf1_module(tmp_path / "module"))
+    vocab_file = str(tmp_path / "module" / "assets" / "vocab.txt")
+    gelu = functools.partial(tf.nn.gelu, approximate=True)
+    saved_model_toys.write_pair(str(tmp_path / "pair"), vocab_file, module.weights, 4, gelu)
+    archives = [hub_server.archive(tmp_path / "pair" / name) for name in ("encoder", "preprocess")]
+    if hub_of == "tfhub":
+        base, suffix = "/tensorflow/bert_en_", "?tf-hub-format=compressed"
+        names = ("cased_L-2_H-8_A-4/4", "cased_preprocess/3")
+        address = f"{server.url}{base}{names[0]}"
+        folders = [hashlib.sha1(f"{server.url}{base}{name}".encode()).hexdigest() for name in names]
+        caches = tmp_path / "tfhub"
+        monkeypatch.setenv("TFHUB_CACHE_DIR", str(caches))
+    else:
+        base, suffix = "/api/v1/models/tensorflow/bert/tensorFlow2/", "/download"
+        names = ("en-cased-l-2-h-8-a-4/4", "en-cased-preprocess/3")
+        address, folders = f"kaggle://tensorflow/bert/tensorFlow2/{names[0]}", names
+        caches = tmp_path / "kagglehub/models/tensorflow/bert/tensorFlow2"
+    for name, archive in zip(names, archives, strict=True):
+        server.pages[f"{base}{name}{suffix}"] = archive
+    if cached:
+        for folder, part in zip(folders, ("encoder", "preprocess"), strict=True):
+            shutil.copytree(tmp_path / "pair" / part, caches / folder)
+            (caches / f"{folder}.complete").touch()
+        server.pages.clear()
+    model = hub.load(address)
+    assert model.tokenizer.vocab == module.tokenizer.vocab
+    assert len(server.asked) == (0 if cached else 2)
+    assert os.path.dirname(model.source) == str(tmp_path / "cache")
 
 
 def test_what_kagglehub_has_cached_is_used_in_place(server, tmp_path):

@@ -95,6 +95,17 @@ def test_casing(tmp_path, module, lower_case, where):
     assert hub.load(folder).tokenizer.do_lower_case == lower_case
 
 
+def test_several_preprocessors_are_no_guess(tmp_path, module):
+    vocab_file = os.path.join(module, "assets", "vocab.txt")
+    weights = hub.load(module).weights
+    folder = toys.write_pair(tmp_path, vocab_file, weights, HEADS, ACTIVATIONS["gelu_tanh"])
+    shutil.copytree(tmp_path / "preprocess", tmp_path / "other_preprocess")
+    with pytest.raises(UserError, match=r"several preprocessors \(.*other_preprocess, .*"):
+        hub.load(folder)
+    shutil.copytree(tmp_path / "preprocess", f"{folder}/preprocess")
+    assert hub.load(folder).tokenizer.do_lower_case is False
+
+
 def test_what_is_missing_is_named(tmp_path, module):
     with pytest.raises(UserError, match="without variables; give the encoder's folder"):
         shutil.copytree(module, tmp_path / "half", ignore=shutil.ignore_patterns("variables"))

@@ -7,6 +7,7 @@ What TensorFlow Hub's cache ($TFHUB_CACHE_DIR) has is used where it lies.
 import hashlib
 import os
 import re
+import shutil
 import urllib.parse
 
 from bert_tools.hub import cache, download
@@ -14,7 +15,7 @@ from bert_tools.hub import cache, download
 _ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 # The encoders of this publisher come without their vocabulary, which a second module has.
 _ENCODER = re.compile(
-    r"(?P<publisher>https?://.*/tensorflow/)(small_bert/|mobilebert_)?"
+    r"(?P<publisher>https?://.*/tensorflow/)(small_bert/)?"
     r"(?P<text>bert_(en|zh|multi)(_wwm)?(_cased|_uncased)?)_L-\d+_H-\d+_A-\d+/\d+"
 )
 _PREPROCESSOR_VERSION = 3
@@ -64,13 +65,26 @@ def preprocessor_of(address):
     return f"{match['publisher']}{text}_preprocess/{_PREPROCESSOR_VERSION}"
 
 
+def has_vocabulary(folder):
+    """Whether a SavedModel has its vocabulary; the others' is in their preprocessor."""
+    return os.path.exists(os.path.join(folder, "assets", "vocab.txt"))
+
+
 def _fetch(address, target):
-    fetch_archive(_download_url(address), target)
+    _get(address, target)
     preprocessor = preprocessor_of(address)
-    if preprocessor and not os.path.exists(os.path.join(target, "assets", "vocab.txt")):
+    if preprocessor and not has_vocabulary(target):
         beside = os.path.join(target, "preprocess")
         os.makedirs(beside)
-        fetch_archive(_download_url(preprocessor), beside)
+        _get(preprocessor, beside)
+
+
+def _get(address, target):
+    cached = _cached(address)
+    if cached:
+        shutil.copytree(cached, target, dirs_exist_ok=True)
+    else:
+        fetch_archive(_download_url(address), target)
 
 
 def _download_url(address):
@@ -80,10 +94,15 @@ def _download_url(address):
 
 
 def _in_their_cache(address):
-    cached = os.environ.get("TFHUB_CACHE_DIR")
-    if not cached:
+    found = _cached(address)
+    return found if found and (has_vocabulary(found) or not preprocessor_of(address)) else None
+
+
+def _cached(address):
+    cache_dir = os.environ.get("TFHUB_CACHE_DIR")
+    if not cache_dir:
         return None
-    found = os.path.join(cached, hashlib.sha1(address.encode()).hexdigest())
+    found = os.path.join(cache_dir, hashlib.sha1(address.encode()).hexdigest())
     # Cleaners of /tmp leave half of a module.
     whole = ("saved_model.pb", "variables/variables.index")
     return found if all(os.path.exists(os.path.join(found, name)) for name in whole) else None
