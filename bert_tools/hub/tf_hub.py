@@ -5,7 +5,8 @@
 
 Nothing of it is run: variables are read by the names that they have in Google's scripts or in the
 TensorFlow model garden, and what no variable says (heads, activation, casing) is looked up in the
-graph.
+graph. What is written here has bert_config.json, tokenizer_config.json and, for a model that has a
+description, bert_tools.json beside it, which say it better.
 """
 
 import math
@@ -364,7 +365,9 @@ def model_garden_shape(config, name, shape):
 
 
 def write(folder, model):
-    """Writes a model that tensorflow_hub.load and hub.KerasLayer read.
+    """Writes a TF2 SavedModel as the public BERT encoders are (model garden,
+    official/nlp/tools/export_tfhub_lib.py), which tensorflow_hub.load and hub.KerasLayer read: a
+    dict of ids in, a dict of vectors out, trainable, with the vocabulary among its assets.
 
     Args:
       folder: str, absent or empty; it appears whole or not at all.
