@@ -487,7 +487,7 @@ class Estimator:
           among them is a list or dict), loss (the mean of the batches' mean losses, in batches of
           params["batch_size"] in file order, as tf.estimator), global_step.
         """
-        self._load_for_scoring()
+        self.load_for_scoring()
         return self._evaluate(input_fn, steps, batch_size, on_scored)
 
     def _evaluate_training(self, evaluation, steps=None):
@@ -516,7 +516,7 @@ class Estimator:
           parallel: bool, one call in flight a core. False computes in the calling thread: for
             callers that run several predictions at once.
         """
-        self._load_for_scoring()
+        self.load_for_scoring()
         gathered, _, _ = self._score(input_fn, ModeKeys.PREDICT, None, parallel)
         gathered.pop("per_example_loss", None)  # Of labels that there are none of.
         for index in range(len(next(iter(gathered.values()), ()))):
@@ -561,7 +561,7 @@ class Estimator:
         features = {name: values[starts] for name, values in features.items()}
         return self._model_fn.task.combine_windows(means), features
 
-    def _load_for_scoring(self):
+    def load_for_scoring(self):
         """Gives the scorer the weights in memory, unless a metric picked others; without any the
         best or newest checkpoint's, else those that training would begin with.
         """

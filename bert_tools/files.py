@@ -1,14 +1,17 @@
-"""Files that appear whole or not at all: written beside their final name, then renamed."""
+"""Files and folders that appear whole or not at all: written beside their name, then renamed."""
 
 import contextlib
 import json
 import os
 import re
+import shutil
 import sys
 import tempfile
 
 from bert_tools.errors import UserError
 
+# The largest description or vocabulary that is in use (XLM-R's tokenizer.json) has 17 MB.
+_DESCRIPTION_BYTES = 64 << 20
 _LEFT_OVER = re.compile(
     r"\.(model\.ckpt-\d+\.\d+\..*"
     r"|(model\.ckpt-\d+\.json|checkpoint|vocab\.txt|labels\.txt|[a-z_]+\.(json|tf_record(\.json)?)"
@@ -57,6 +60,68 @@ def aside(path):
                 os.unlink(temporary)
 
 
+def check_new_folder(path):
+    """Whether a folder can be written with aside_folder, as far as can be known before any work.
+
+    Args:
+      path: str.
+
+    Raises:
+      UserError: it is no folder, not empty, or in no place for one.
+    """
+    above = os.path.realpath(path)
+    while not os.path.lexists(above):
+        above = os.path.dirname(above)
+    if not os.path.isdir(above):
+        raise UserError(f"{path}: cannot be made, since {above} is a file; choose another place")
+    if above != os.path.realpath(path):
+        return
+    there = sorted(os.listdir(path))
+    if there:
+        raise UserError(f"{path}: is not empty ({there[0]}); choose another folder or empty it")
+    if os.path.ismount(path):
+        raise UserError(
+            f"{path}: is a mount point, which no finished folder can take the place of; give a "
+            "folder inside it"
+        )
+
+
+@contextlib.contextmanager
+def aside_folder(path):
+    """Yields the name of an empty folder beside `path`; renames it to `path` when the block ends
+    well.
+
+    Args:
+      path: str, the final name: absent (folders above it are made), or an empty folder.
+
+    Raises:
+      UserError: `path` is something else, or cannot be written.
+    """
+    path = os.path.realpath(path)
+    parent = os.path.dirname(path)
+    temporary = None
+    try:
+        check_new_folder(path)
+        os.makedirs(parent, exist_ok=True)
+        temporary = tempfile.mkdtemp(prefix=f".{os.path.basename(path)}.", dir=parent)
+        mask = os.umask(0)
+        os.umask(mask)
+        os.chmod(temporary, 0o777 & ~mask)
+        yield temporary
+        os.replace(temporary, path)
+    except UserError as error:
+        # To the user the folder has one name.
+        raise UserError(str(error).replace(temporary or path, path)) from error
+    except OSError as error:
+        raise UserError(
+            f"{path}: cannot be written ({error.strerror or error}); "
+            "free space or choose another place"
+        ) from error
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
 def remove_left_overs(folder):
     """Removes what killed processes left in a folder: the temporary files of this module and of
     checkpoints.write_variables. Call it when no other process writes there.
@@ -98,18 +163,32 @@ def write_json(path, value):
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
+def require_small(path):
+    """Raises UserError when a description or vocabulary is larger than any that is meant: reading
+    it could take all memory.
+    """
+    size = os.path.getsize(path) if os.path.exists(path) else 0
+    if size > _DESCRIPTION_BYTES:
+        raise UserError(
+            f"{path}: has {size} bytes, at most {_DESCRIPTION_BYTES} are read; restore it from its "
+            "source"
+        )
+
+
 def read_json(path):
     """Reads a JSON object.
 
     Raises:
-      UserError: the file is absent, is not JSON, or holds something else than an object.
+      UserError: the file is absent, is not JSON, holds something else than an object, or is of no
+      sensible size.
     """
+    require_small(path)
     try:
         with open(path, encoding="utf-8") as reader:
             value = json.load(reader)
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such file; check the path") from error
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(
             f"{path}: not a readable JSON file ({error}); restore it from its source"
         ) from error

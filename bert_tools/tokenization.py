@@ -15,6 +15,7 @@ import unicodedata
 
 import numpy as np
 
+from bert_tools import files
 from bert_tools.errors import UserError
 
 UNKNOWN, CLASSIFY, SEPARATE, PAD, MASK = "[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]"
@@ -33,6 +34,7 @@ def load_vocab(vocab_file):
     Raises:
       UserError: the file is absent, is not UTF-8, or lacks one of [UNK], [CLS], [SEP].
     """
+    files.require_small(vocab_file)
     try:
         with open(vocab_file, encoding="utf-8", newline="\n") as reader:
             vocab = {line.strip(): index for index, line in enumerate(reader)}

@@ -19,6 +19,7 @@ import numpy as np
 import tokenizers
 from tokenizers import models, normalizers, pre_tokenizers, processors
 
+from bert_tools import files
 from bert_tools.errors import UserError
 
 _UNIGRAM = 1  # Of sentencepiece_model.proto's ModelType.
@@ -156,6 +157,8 @@ def read_json(path):
       UserError: the library does not read it, or see SubwordTokenizer.
     """
 
+    files.require_small(path)
+
     def load():
         with open(path, encoding="utf-8") as reader:
             return reader.read()
@@ -177,6 +180,7 @@ def read_byte_level_bpe(vocab_file, merges_file, add_prefix_space=False):
     for path in (vocab_file, merges_file):
         if not os.path.exists(path):
             raise UserError(f"{path}: no such file; fetch the model again, with its tokenizer")
+        files.require_small(path)
     model = _readable(merges_file, lambda: models.BPE.from_file(vocab_file, merges_file))
     tokenizer = tokenizers.Tokenizer(model)
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=add_prefix_space)
@@ -297,6 +301,8 @@ def _read_sentencepiece(path):
     """(list of (piece, score), the normaliser's compiled table in bytes, id of the unknown piece)
     of a SentencePiece unigram model.
     """
+
+    files.require_small(path)
 
     def load():
         with open(path, "rb") as reader:

@@ -138,3 +138,61 @@ def test_link_stays_a_link(tmp_path):
     files.write_text(str(tmp_path / "link"), "text\n")
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "file").read_text() == "text\n"
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_folder_appears_when_it_is_whole(tmp_path, there):
+    path = tmp_path / "above" / "new"
+    if there:
+        path.mkdir(parents=True)
+    with files.aside_folder(str(path)) as temporary:
+        with open(os.path.join(temporary, "a"), "w") as writer:
+            writer.write("x")
+        assert not path.exists() or not os.listdir(path)
+    assert os.listdir(path) == ["a"] and os.listdir(path.parent) == ["new"]
+    mask = os.umask(0)
+    os.umask(mask)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o777 & ~mask
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError, UserError])
+def test_a_failing_block_leaves_no_folder(tmp_path, error):
+    with pytest.raises(error), files.aside_folder(str(tmp_path / "new")) as temporary:
+        with open(os.path.join(temporary, "a"), "w") as writer:
+            writer.write("x")
+        raise error("stop")
+    assert os.listdir(tmp_path) == []
+
+
+def test_an_error_names_the_folder_as_it_will_be(tmp_path):
+    path = str(tmp_path / "new")
+    with pytest.raises(UserError, match=f"^{path}/a: full$"), files.aside_folder(path) as temporary:
+        raise UserError(f"{temporary}/a: full")
+    with pytest.raises(UserError, match=f"^{path}: cannot be written"), files.aside_folder(path):
+        full_disk()
+
+
+def test_a_folder_that_something_else_filled_meanwhile(tmp_path):
+    path = tmp_path / "new"
+    with pytest.raises(UserError, match="cannot be written"), files.aside_folder(str(path)):
+        path.mkdir()
+        (path / "theirs").write_text("x")
+    assert os.listdir(tmp_path) == ["new"] and os.listdir(path) == ["theirs"]
+
+
+def test_places_for_no_new_folder(tmp_path):
+    (tmp_path / "file").write_text("x")
+    for path, match in (
+        (tmp_path, r"is not empty \(file\)"),
+        (tmp_path / "file", "is a file; choose another place"),
+        (tmp_path / "file" / "a" / "b", "is a file; choose another place"),
+    ):
+        with pytest.raises(UserError, match=match):
+            files.check_new_folder(str(path))
+    files.check_new_folder(str(tmp_path / "a" / "b"))
+
+
+def test_a_mount_point_is_no_new_folder(tmp_path, monkeypatch):
+    monkeypatch.setattr(os.path, "ismount", lambda path: path == str(tmp_path))
+    with pytest.raises(UserError, match="give a folder inside it"):
+        files.check_new_folder(str(tmp_path))

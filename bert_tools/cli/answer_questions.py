@@ -52,7 +52,7 @@ def run(command):
     from bert_tools.tasks.span import Span
 
     _check_sources(command)
-    shared_flags.adopt_answer_flags(command, task_data.described((command.bert,), Span.name))
+    shared_flags.adopt_answer_flags(command, task_data.described(None, command.bert, Span.name))
     windows.check_lengths(command.max_seq_length, command.max_query_length)
     context = _context(command.context_file) if command.context_file else None
     if command.plot_dir:

@@ -56,6 +56,7 @@ class Session:
         strategy = shared_flags.strategy(command)
         precision = shared_flags.precision(command)
         model = shared_flags.load_model(command, fallback_dir=self._output_dir)
+        self._model = model = self._with_head_that_fits(model)
         self._tokenizer, self._width = model.tokenizer, command.max_seq_length
         features.check_max_seq_length(self._width, self._tokenizer.pair_separators)
         self._steps = self._planned_steps() if "train" in data else 0
@@ -86,8 +87,6 @@ class Session:
         if "train" in data:
             self._estimator.require_divisible_batch()
         self._require_same_model(model)
-        self._require_head(model)
-        self._model = model
 
     def run(self):
         """Every phase that the flags ask for, in the original's order.
@@ -286,30 +285,40 @@ class Session:
                 "choose an empty folder, or give the flags that it was trained with"
             )
 
-    def _require_head(self, model):
-        """Before any work: a head that the model has must be one of this task; and scoring without
-        a trained one is the original's way, but seldom what is meant.
+    def _with_head_that_fits(self, model):
+        """Before any work: the model, without a head of another task, which training replaces and
+        scoring refuses. Scoring without a trained one is the original's way, but seldom what is
+        meant.
         """
         command = self._command
         if self._output_dir and checkpoints.latest(self._output_dir):
-            return
-        shapes = self._task.head_shapes(model.config)
+            return model
+        shapes, others = self._task.head_shapes(model.config), {}
         for name, shape in shapes.items():
             if name in model.weights and model.weights[name].shape != shape:
-                raise UserError(
+                others[name] = (
                     f"{model.source}: its {name} has shape {list(model.weights[name].shape)}, this "
-                    f"task's has {list(shape)}; give the checkpoint of the encoder, or of a model "
-                    "of the same task"
+                    f"task's has {list(shape)}"
                 )
+        if others and not command.do_train:
+            raise UserError(
+                f"{next(iter(others.values()))}; give the checkpoint of the encoder, or of a model "
+                "of the same task"
+            )
+        if others:
+            log.warning("%s; training starts with a new head", next(iter(others.values())))
+            kept = {name: array for name, array in model.weights.items() if name not in shapes}
+            return model._replace(weights=kept)
         new = [name for name in shapes if name not in model.weights]
         if not new or command.do_train:
-            return
+            return model
         if not self._data:
             raise UserError(
                 f"{command.bert or model.source}: has no {new[0]}, so it was not trained for this; "
                 "train it with --do_train=true, and give the output_dir"
             )
         log.warning("%s: not in the model; the scores are those of an untrained head", new[0])
+        return model
 
     def _input_fn(self, phase):
         """Converts the phase's examples to output_dir/PHASE.tf_record, and reads them from

@@ -152,7 +152,16 @@ def _labels(command, source, stored):
             f"--labels={command.labels}: the model's columns are {', '.join(kept)} "
             "(bert_tools.json); leave it out"
         )
-    return given or kept or (source and source.labels and list(source.labels))
+    return given or kept or (source and source.labels and list(source.labels)) or _own(command)
+
+
+def _own(command):
+    """The labels that a Hugging Face classifier's config.json names, when it is scored with."""
+    from bert_tools.hub import handles, huggingface
+
+    if command.do_train or not command.bert:
+        return None
+    return huggingface.labels(handles.resolve(command.bert))
 
 
 def _listed(text):

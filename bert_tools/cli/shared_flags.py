@@ -17,14 +17,15 @@ _UNKNOWN_SHARE = 0.1  # A larger share of [UNK] means the wrong vocabulary for t
 
 
 def define_model_flags(command, max_seq_length=128):
-    """--bert and the originals' flags of model and vocabulary."""
+    """--bert and the originals' flags of model and vocabulary; max_seq_length None: without that
+    flag."""
     command.group("Model")
     command.string(
         "bert",
         None,
-        "The model: a folder (Google, Hugging Face, or an output_dir of these commands) or the "
-        "name minilm. Stands "
-        "for the next four flags, each of which wins when given.",
+        "The model: a folder (Google, Hugging Face, TF Hub, or an output_dir of these commands), a "
+        "name (minilm, bert-base-uncased) or an address (hf://org/name, https://tfhub.dev/..., "
+        "kaggle://..., gs://...). Stands for the next four flags, each of which wins when given.",
     )
     command.string("bert_config_file", None, "JSON file of the architecture.")
     command.string("vocab_file", None, "WordPiece vocabulary that the model was trained with.")
@@ -32,11 +33,12 @@ def define_model_flags(command, max_seq_length=128):
     command.bool(
         "do_lower_case", True, "Lower-case the text: true for uncased models, false for cased ones."
     )
-    command.integer(
-        "max_seq_length",
-        max_seq_length,
-        "Tokens a text or pair, specials included; longer is truncated.",
-    )
+    if max_seq_length is not None:
+        command.integer(
+            "max_seq_length",
+            max_seq_length,
+            "Tokens a text or pair, specials included; longer is truncated.",
+        )
 
 
 def define_compute_flags(command, batching=True):
@@ -239,8 +241,6 @@ def load_model(command, fallback_dir=None):
     """
     import os
 
-    from bert_tools import hub
-
     handle = command.bert
     if not handle and not command.bert_config_file:
         described = fallback_dir and os.path.exists(os.path.join(fallback_dir, "bert_tools.json"))
@@ -251,15 +251,7 @@ def load_model(command, fallback_dir=None):
                 "--init_checkpoint)"
             )
         handle = fallback_dir
-    model = hub.load_parts(
-        handle,
-        command.bert_config_file,
-        command.vocab_file,
-        command.init_checkpoint,
-        # Without --bert the flag's default counts, as in the originals.
-        command.do_lower_case if command.given("do_lower_case") or not handle else None,
-        seed=command.seed,
-    )
+    model = _load_parts(command, handle, seed=command.seed)
     positions = model.config.max_position_embeddings
     if command.max_seq_length > positions:
         raise UserError(
@@ -267,6 +259,31 @@ def load_model(command, fallback_dir=None):
             f"give at most {positions}"
         )
     return model
+
+
+def load_stored_model(command):
+    """As load_model, for commands that look at a model and do not run it over texts: there must be
+    one, so fresh weights are none."""
+    if not command.bert and not command.init_checkpoint:
+        raise UserError(
+            "--bert is missing; give a model folder or minilm (or --bert_config_file, "
+            "--vocab_file and --init_checkpoint)"
+        )
+    return _load_parts(command, command.bert)
+
+
+def _load_parts(command, handle, **options):
+    from bert_tools import hub
+
+    return hub.load_parts(
+        handle,
+        command.bert_config_file,
+        command.vocab_file,
+        command.init_checkpoint,
+        # Without --bert the flag's default counts, as in the originals.
+        command.do_lower_case if command.given("do_lower_case") or not handle else None,
+        **options,
+    )
 
 
 def layer_numbers(command):

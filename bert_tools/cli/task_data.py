@@ -146,14 +146,16 @@ def description(command, kind):
     Raises:
       UserError: the model is one of another kind of task.
     """
-    return {} if command.do_train else described((command.output_dir, command.bert), kind)
+    return {} if command.do_train else described(command.output_dir, command.bert, kind)
 
 
-def described(folders, kind):
-    """bert_tools.json of the first of `folders` (str or None) that has one, else {}; see
-    `description`.
+def described(output_dir, handle, kind):
+    """bert_tools.json of output_dir (str or None), else of what the handle (str or None) stands
+    for, else {}; see `description`.
     """
-    for folder in folders:
+    from bert_tools.hub import handles
+
+    for folder in (output_dir, handle and handles.resolve(handle)):
         path = os.path.join(folder or "", "bert_tools.json")
         if folder and os.path.exists(path):
             stored = files.read_json(path)

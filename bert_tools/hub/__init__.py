@@ -1,6 +1,7 @@
 """The one loader: `load(handle)` reads any folder that holds a BERT or a relative, in any layout.
 
     model = hub.load("minilm")                    # a short name: fetched once, then from the cache
+    model = hub.load("hf://org/name@revision")    # an address: the same; handles.py lists them
     model = hub.load("out/sim")                   # a folder that training left
     model = hub.load("uncased_L-12_H-768_A-12")   # Google's or Hugging Face's files
 
@@ -12,16 +13,26 @@ import os
 
 from bert_tools.config import BertConfig
 from bert_tools.errors import UserError
-from bert_tools.hub import google, huggingface, names, output_folder
+from bert_tools.hub import (
+    google,
+    handles,
+    huggingface,
+    names,
+    output_folder,
+    sentence_transformers,
+    tf_hub,
+)
 from bert_tools.hub import model as models
 from bert_tools.hub.model import Model
 from bert_tools.tokenization import FullTokenizer, validate_case_matches_checkpoint
 
-__all__ = ["Model", "load", "load_parts"]
+__all__ = ["Model", "format_of", "load", "load_parts"]
 
 # In this order: an output folder looks like one of the others too.
-_LAYOUTS = (output_folder, huggingface, google)
+_LAYOUTS = (output_folder, huggingface, google, tf_hub)
 _PICKLES = (".bin", ".pt", ".pth", ".pkl")
+# Files that models consist of; others in a folder are nobody's business.
+_FILES = (".json", ".txt", ".model", ".safetensors", ".index", ".pb")
 # What a broken disk or a file made in malice may bring about.
 _UNREADABLE = (OSError, ValueError, RecursionError)
 _CHECKPOINT_SUFFIXES = (".index", ".meta", ".data-00000-of-00001")
@@ -31,7 +42,7 @@ def load(handle):
     """Reads a model.
 
     Args:
-      handle: str, a short name (names.MODELS) or a folder; "./minilm" is the folder of that name.
+      handle: str, a short name, an address or a folder, see handles.resolve.
 
     Returns:
       Model.
@@ -39,7 +50,7 @@ def load(handle):
     Raises:
       UserError: one sentence that names the file at fault and the remedy.
     """
-    folder = names.resolve(handle) if handle in names.MODELS else handle
+    folder = handles.resolve(handle)
     try:
         return _layout(folder).read(folder)
     except UserError:
@@ -142,13 +153,33 @@ def _unreadable(path, error):
     return UserError(f"{path}: cannot be read ({reason}); restore it")
 
 
+def _refuse_links_out(folder):
+    """A link out of a model's folder could lay open any file of this machine, or be gone on the
+    next one.
+    """
+    inner = [os.path.join(folder, name) for name in ("assets", "variables")]
+    for parent in (folder, *filter(os.path.isdir, inner)):
+        for name in os.listdir(parent):
+            path = os.path.join(parent, name)
+            of_model = name.endswith(_FILES) or name == "checkpoint" or ".data-" in name
+            if of_model and os.path.exists(path) and not os.path.isfile(path):
+                raise UserError(f"{path}: is no plain file; put the model's own there")
+            if (of_model or path in inner) and not models.is_inside(path, folder):
+                raise UserError(
+                    f"{path}: is a link to {os.path.realpath(path)}, outside of the model's "
+                    "folder; put the file itself there"
+                )
+
+
 def _layout(folder):
     """The module that reads a folder."""
     if not os.path.isdir(folder):
-        short = ", ".join(names.MODELS)
+        short = ", ".join((*names.MODELS, *handles.SHORT_NAMES))
         raise UserError(
-            f"{folder}: no such model folder; give a folder or one of the short names: {short}"
+            f"{folder}: no such model folder; give a folder, an address (hf://org/name) or one of "
+            f"the short names: {short}"
         )
+    _refuse_links_out(folder)
     for layout in _LAYOUTS:
         if layout.holds(folder):
             return layout
@@ -167,6 +198,19 @@ def _layout(folder):
     listed = ", ".join(there[:8]) + (", ..." if len(there) > 8 else "") if there else "nothing"
     raise UserError(
         f"{folder}: no model found: looked for bert_tools.json, for config.json with a "
-        ".safetensors file and for bert_config.json with a checkpoint (.index), there is "
+        ".safetensors file, for bert_config.json with a checkpoint (.index) and for "
+        "saved_model.pb, there is "
         f"{listed}; give the folder that holds the model's files"
     )
+
+
+def format_of(folder):
+    """The name of the layout that a model's folder has: "sentence_transformers", "huggingface",
+    "google", "tf_hub", or "output_folder" where it is a mixture that only training writes.
+
+    Raises:
+      UserError: no model is found there.
+    """
+    for layout in (sentence_transformers, huggingface, google, tf_hub, _layout(folder)):
+        if layout.holds(folder):
+            return layout.__name__.rpartition(".")[2]

@@ -8,6 +8,7 @@ from bert_tools.errors import UserError
 from bert_tools.hub import model as models
 
 _CHECKPOINT = "bert_model.ckpt"
+_ORIGINAL_EPS = 1e-12
 # How the published folders are named. Their files do not say how text was cased.
 _LOWER_CASED = ("uncased_L-", "wwm_uncased_L-", "multilingual_L-", "chinese_L-")
 _CASED = ("cased_L-", "wwm_cased_L-", "multi_cased_L-")
@@ -47,11 +48,11 @@ def write(folder, model):
     model that has a description, bert_tools.json.
 
     Args:
-      folder: str, made if absent; must not hold a model.
+      folder: str, absent or empty; it appears whole or not at all.
       model: Model.
 
     Raises:
-      UserError: the folder holds a model or cannot be written, or the model does not fit this
+      UserError: the folder is not empty or cannot be written, or the model does not fit this
       layout.
     """
     from absl import logging
@@ -59,12 +60,7 @@ def write(folder, model):
     from bert_tools import checkpoints
     from bert_tools.hub import output_folder
 
-    if not models.fits_google(model):
-        raise UserError(
-            f"{folder}: Google's layout cannot hold a model of the type {model.config.family} with "
-            f"a {type(model.tokenizer).__name__}; write it in Hugging Face's"
-        )
-    models.new_folder(folder)
+    models.check_fits_google(model, folder, "Google's layout")
     if model.config.hidden_act == "gelu_erf":
         logging.warning(
             "%s: these weights want the exact (erf) GELU; bert_tools honours the key gelu_form "
@@ -72,14 +68,23 @@ def write(folder, model):
             "up to 5e-3",
             folder,
         )
-    files.write_json(os.path.join(folder, models.GOOGLE_CONFIG), model.config.to_google())
-    models.write_vocabulary(os.path.join(folder, models.VOCABULARY), model.tokenizer)
-    files.write_json(
-        os.path.join(folder, models.TOKENIZER_CONFIG), models.casing_of(model.tokenizer)
-    )
-    if model.meta:
-        output_folder.write_json(folder, model)
-    checkpoints.write_variables(os.path.join(folder, _CHECKPOINT), model.weights)
+    if model.config.layer_norm_eps != _ORIGINAL_EPS:
+        logging.warning(
+            "%s: these weights want a layer_norm_eps of %g, which bert_tools honours; the original "
+            "scripts compute with %g whatever bert_config.json says",
+            folder,
+            model.config.layer_norm_eps,
+            _ORIGINAL_EPS,
+        )
+    with files.aside_folder(folder) as aside:
+        files.write_json(os.path.join(aside, models.GOOGLE_CONFIG), model.config.to_google())
+        models.write_vocabulary(os.path.join(aside, models.VOCABULARY), model.tokenizer)
+        files.write_json(
+            os.path.join(aside, models.TOKENIZER_CONFIG), models.casing_of(model.tokenizer)
+        )
+        if model.meta:
+            output_folder.write_json(aside, model)
+        checkpoints.write_variables(os.path.join(aside, _CHECKPOINT), model.weights)
 
 
 def read_checkpoint(config, prefix):
@@ -113,6 +118,11 @@ def find_checkpoint(folder):
 
     newest = checkpoints.latest(folder)
     if newest and os.path.exists(os.path.join(folder, "checkpoint")):
+        if os.path.dirname(os.path.abspath(newest)) != os.path.abspath(folder):
+            raise UserError(
+                f"{os.path.join(folder, 'checkpoint')}: names {newest}, which is not in the "
+                "folder; give --init_checkpoint with the one you mean"
+            )
         return newest
     prefixes = _prefixes(folder)
     if not prefixes:

@@ -70,6 +70,7 @@ _RENAMED = {
     ),
 }
 _NUMBERED = re.compile(r"\.(layer|group|inner_group)\.(\d+)")
+_UNNAMED = re.compile(r"LABEL_\d+")  # What transformers calls classes without names.
 # The last part of a name: theirs, then Google's for a dense layer and for LayerNorm.
 _LAST = {"weight": ("kernel", "gamma"), "bias": ("bias", "beta")}
 # Tensors that say nothing new: a counter, and copies of the embedding table and a bias.
@@ -84,6 +85,8 @@ _TOKENIZER_CLASSES = (
     "ElectraTokenizer",
     "ElectraTokenizerFast",
 )
+# The classes that belong to these families; any of them does what BertTokenizer does.
+_WORD_PIECE_CLASSES = {"distilbert": "DistilBertTokenizer", "electra": "ElectraTokenizer"}
 _SUBWORD_CLASSES = tuple(
     f"{name}Tokenizer{fast}"
     for name in ("Roberta", "XLMRoberta", "Albert")
@@ -127,6 +130,45 @@ def read(folder):
     return models.Model(config, _read_weights(folder, config), tokenizer, {}, folder)
 
 
+def read_head_description(folder):
+    """What a folder's config.json says of its classifier, as keys of bert_tools.json: "task" where
+    it classifies tokens, "labels" where the classes have names of their own (not LABEL_0), in the
+    order of its columns. The other way round of what `write` puts there.
+
+    Args:
+      folder: str; it need not have the file.
+
+    Returns:
+      dict, {} where it is no classifier or nothing is said.
+
+    Raises:
+      UserError: config.json is damaged.
+    """
+    path = os.path.join(folder, models.HUGGINGFACE_CONFIG)
+    values = files.read_json(path) if os.path.exists(path) else {}
+    kinds, names = str(values.get("architectures")), values.get("id2label")
+    if "ForTokenClassification" in kinds:
+        found = {"task": "ner"}
+    elif "ForSequenceClassification" in kinds:
+        found = {}
+    else:
+        return {}
+    if isinstance(names, dict):
+        labels = [names.get(str(index)) for index in range(len(names))]
+        own = all(isinstance(name, str) and not _UNNAMED.fullmatch(name) for name in labels)
+        if own and len(set(labels)) == len(labels) > 1:
+            found["labels"] = labels
+    return found
+
+
+def labels(folder):
+    """The names of a text classifier's classes, see read_head_description; None where it is no
+    such model, or they have none.
+    """
+    found = read_head_description(folder)
+    return None if "task" in found else found.get("labels")
+
+
 def write(folder, model):
     """Writes a model that transformers' from_pretrained reads.
 
@@ -134,18 +176,36 @@ def write(folder, model):
     left out with a warning. A model with a description keeps it, in bert_tools.json.
 
     Args:
-      folder: str, made if absent; must not hold a model.
+      folder: str, absent or empty; it appears whole or not at all.
       model: Model.
 
     Raises:
-      UserError: the folder holds a model, or cannot be written.
+      UserError: the folder is not empty, or cannot be written.
     """
-    from absl import logging
+    from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
     from bert_tools.hub import output_folder
 
-    models.new_folder(folder)
+    tensors = _tensors(model)
+    with files.aside_folder(folder) as aside:
+        write_description(aside, model)
+        if model.meta:
+            output_folder.write_json(aside, model)
+        path = os.path.join(aside, _WEIGHTS)
+        with files.aside(path) as temporary:
+            try:
+                save_file(tensors, temporary, {"format": "pt"})
+            except SafetensorError as error:
+                raise UserError(
+                    f"{path}: cannot be written ({error}); free space or choose another place"
+                ) from error
+
+
+def _tensors(model):
+    """{Hugging Face's name: float32 array}; warns of those that it has no name for."""
+    from absl import logging
+
     tensors, left_out = {}, []
     family = model.config.family
     # transformers wants the prefix exactly where there is a head.
@@ -168,13 +228,11 @@ def write(folder, model):
         tensors[theirs] = np.asarray(array, np.float32, order="C")
     if left_out:
         logging.warning(
-            "%s: Hugging Face has no name for %s; left out", folder, ", ".join(sorted(left_out))
+            "%s: Hugging Face has no name for %s; left out",
+            model.source,
+            ", ".join(sorted(left_out)),
         )
-    write_description(folder, model)
-    if model.meta:
-        output_folder.write_json(folder, model)
-    with files.aside(os.path.join(folder, _WEIGHTS)) as temporary:
-        save_file(tensors, temporary, {"format": "pt"})
+    return tensors
 
 
 def write_description(folder, model):
@@ -187,10 +245,14 @@ def write_description(folder, model):
     config = {**model.config.to_huggingface(), **_head_description(model)}
     files.write_json(os.path.join(folder, models.HUGGINGFACE_CONFIG), config)
     if isinstance(model.tokenizer, FullTokenizer):
-        tokenizer_config = {"tokenizer_class": "BertTokenizer", **models.casing_of(model.tokenizer)}
+        kind = _WORD_PIECE_CLASSES.get(model.config.family, _TOKENIZER_CLASSES[0])
+        tokenizer_config = {"tokenizer_class": kind, **models.casing_of(model.tokenizer)}
     else:
         tokenizer_config = _special_tokens(model)
     tokenizer_config["model_max_length"] = model.config.max_position_embeddings
+    if model.config.type_vocab_size < 2:
+        # Their tokenizer would number the second text 1, which these models have no row for.
+        tokenizer_config["model_input_names"] = ["input_ids", "attention_mask"]
     models.write_tokenizer(folder, model.tokenizer)
     files.write_json(os.path.join(folder, models.TOKENIZER_CONFIG), tokenizer_config)
 
@@ -273,7 +335,8 @@ def _read_weights(folder, config):
                 if of_head[1]:
                     continue
             origins[name] = theirs
-            tensors[name] = array.T if name.endswith("/kernel") else array
+            # Copied here, so that no tensor is in memory twice but this one.
+            tensors[name] = np.ascontiguousarray(array.T) if name.endswith("/kernel") else array
     if left_out:
         logging.warning(
             "%s: left out %d tensors that belong to no BERT encoder or known head (the first: %s)",

@@ -1,7 +1,6 @@
 """What every loader gives back, and the checks that every format's weights and vocabulary pass."""
 
 import os
-import re
 import typing
 
 import numpy as np
@@ -39,6 +38,18 @@ class Model(typing.NamedTuple):
     tokenizer: FullTokenizer
     meta: dict
     source: str
+
+
+def is_inside(path, folder):
+    """Whether a path, all links followed, lies in a folder; or, from a snapshot in Hugging Face's
+    cache, which consists of links, among that repository's blobs.
+    """
+    roots = [os.path.realpath(folder)]
+    snapshots, repository = os.path.dirname(roots[0]), os.path.dirname(os.path.dirname(roots[0]))
+    if os.path.basename(snapshots) == "snapshots" and "--" in os.path.basename(repository):
+        roots.append(os.path.join(repository, "blobs"))
+    path = os.path.realpath(path)
+    return any(os.path.commonpath([path, root]) == root for root in roots)
 
 
 def check_weights(config, tensors, source):
@@ -213,6 +224,25 @@ def fits_google(model):
     return model.config.family == "bert" and isinstance(model.tokenizer, FullTokenizer)
 
 
+def check_fits_google(model, folder, layout):
+    """Refuses what fits_google says no to.
+
+    Args:
+      model: Model.
+      folder, layout: str, what is to be written and its layout, for messages.
+
+    Raises:
+      UserError: naming what does not fit.
+    """
+    if not fits_google(model):
+        family = model.config.family
+        what = f"a model of the type {family}" if family != "bert" else "its tokenizer"
+        raise UserError(
+            f"{folder}: {layout} holds BERTs with WordPiece vocabularies and cannot hold {what}; "
+            "write it in Hugging Face's layout"
+        )
+
+
 def write_tokenizer(folder, tokenizer):
     """Writes vocab.txt or, of a SubwordTokenizer, tokenizer.json; returns the file's name."""
     if isinstance(tokenizer, FullTokenizer):
@@ -239,26 +269,3 @@ def write_vocabulary(path, tokenizer):
             "keep the folder's tokenizer.json"
         )
     files.write_text(path, "".join(f"{tokens.get(index, '')}\n" for index in range(rows)))
-
-
-def new_folder(folder):
-    """Makes a folder to write a model into.
-
-    Raises:
-      UserError: it cannot be made, or holds a model already: two in one folder would be mixed up.
-    """
-    try:
-        os.makedirs(folder, exist_ok=True)
-        names = os.listdir(folder)
-    except OSError as error:
-        raise UserError(
-            f"{folder}: cannot be used as a folder ({error.strerror}); choose another place"
-        ) from error
-    configs = {OUTPUT_DESCRIPTION, GOOGLE_CONFIG, HUGGINGFACE_CONFIG}
-    there = [
-        n for n in sorted(names) if n in configs or re.fullmatch(r"[^.].*\.(index|safetensors)", n)
-    ]
-    if there:
-        raise UserError(
-            f"{folder}: holds a model already ({there[0]}); choose another folder or empty it"
-        )

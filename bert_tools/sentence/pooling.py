@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from bert_tools import files
 from bert_tools.errors import UserError
+from bert_tools.hub import model as models
 
 POOLINGS = ("cls", "pooled", "mean", "max", "first_last_mean")
 # Those that take their layers from --layers; the others say themselves which.
@@ -50,13 +51,16 @@ def recipe(model):
     """
     if "pooling" in model.meta:
         pooling = model.meta["pooling"]
-        if pooling not in POOLINGS:
+        poolings = pooling if isinstance(pooling, list) else [pooling]
+        if not poolings or any(name not in POOLINGS for name in poolings):
             raise UserError(
                 f"{model.source}: bert_tools.json says pooling {pooling!r}, expected one of "
                 f"{', '.join(POOLINGS)}; correct it or give --pooling"
             )
         return Recipe(
-            (pooling,), bool(model.meta.get("normalize", False)), model.meta.get("max_seq_length")
+            tuple(poolings),
+            bool(model.meta.get("normalize", False)),
+            model.meta.get("max_seq_length"),
         )
     path = os.path.join(model.source, "modules.json")
     if not os.path.exists(path):
@@ -70,6 +74,11 @@ def _of_modules(folder, path):
         kind = str(module.get("type", "")).rpartition(".")[2]
         if kind == "Pooling":
             config = os.path.join(folder, str(module.get("path", "")), "config.json")
+            if not models.is_inside(config, folder):
+                raise UserError(
+                    f"{path}: names the folder {module['path']!r}, outside of the model's; restore "
+                    "it from its source"
+                )
             poolings = _of_pooling(config)
         elif kind == "Normalize":
             normalize = True
@@ -88,10 +97,11 @@ def _of_modules(folder, path):
 
 def _read_list(path):
     # The one description that is a list of objects; files.read_json reads objects.
+    files.require_small(path)
     try:
         with open(path, encoding="utf-8") as reader:
             value = json.load(reader)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path}: not a readable JSON file ({error}); restore it") from error
     if not isinstance(value, list) or not all(isinstance(module, dict) for module in value):
         raise UserError(f"{path}: expected a list of modules; restore it or give --pooling")
@@ -100,14 +110,13 @@ def _read_list(path):
 
 def _of_pooling(path):
     config = files.read_json(path)
-    if "pooling_mode" in config:  # The short form.
+    if "pooling_mode" in config:  # The short form, which joins several in the order given.
         asked = config["pooling_mode"]
         asked = [asked] if isinstance(asked, str) else list(asked)
-        known = {"cls": "cls", "max": "max", "mean": "mean"}
+        known = {name: name for name in _MODES.values()}
     else:
-        asked = [
-            name for name, value in config.items() if name.startswith("pooling_mode_") and value
-        ]
+        names = dict.fromkeys([*_MODES, *config])  # In the order in which it joins several.
+        asked = [name for name in names if name.startswith("pooling_mode_") and config.get(name)]
         known = _MODES
     unknown = [name for name in asked if name not in known]
     if unknown or not asked:
@@ -115,7 +124,56 @@ def _of_pooling(path):
             f"{path}: asks for {unknown[0] if unknown else 'no pooling'}, which is not computed "
             "here; give --pooling"
         )
-    return tuple(pooling for name, pooling in known.items() if name in asked)
+    return tuple(known[name] for name in asked)
+
+
+def modules(recipe, width):
+    """What sentence-transformers reads a recipe from, in the form that all its versions know.
+
+    Args:
+      recipe: Recipe.
+      width: int, the length of a token's vector.
+
+    Returns:
+      dict {name of a file in the model's folder: JSON value}.
+
+    Raises:
+      UserError: sentence-transformers cannot pool so.
+    """
+    if list(recipe.poolings) != [name for name in _MODES.values() if name in recipe.poolings]:
+        raise UserError(
+            f"sentence-transformers cannot pool by {' and '.join(recipe.poolings)}, only by "
+            f"{', '.join(_MODES.values())}, joined in this order; give --pooling with one of these"
+        )
+    kinds = [("", "Transformer"), ("1_Pooling", "Pooling")]
+    if recipe.normalize:
+        kinds.append(("2_Normalize", "Normalize"))
+    return {
+        "modules.json": [
+            {
+                "idx": index,
+                "name": str(index),
+                "path": path,
+                "type": f"sentence_transformers.models.{kind}",
+            }
+            for index, (path, kind) in enumerate(kinds)
+        ],
+        "1_Pooling/config.json": {
+            "word_embedding_dimension": width,
+            **{mode: name in recipe.poolings for mode, name in _MODES.items()},
+        },
+        # Casing is the tokenizer's matter: this do_lower_case comes on top of it. A length of null
+        # is the model's own.
+        "sentence_bert_config.json": {
+            "max_seq_length": recipe.max_seq_length,
+            "do_lower_case": False,
+        },
+        "config_sentence_transformers.json": {
+            "prompts": {},
+            "default_prompt_name": None,
+            "similarity_fn_name": "cosine",
+        },
+    }
 
 
 def pool(output, batch, poolings, layers):

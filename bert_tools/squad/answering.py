@@ -107,7 +107,9 @@ class QuestionAnswerer:
 
     @classmethod
     def of_model(cls, model, handle, run_config, **settings):
-        """As `load`, of a hub.Model and a RunConfig; errors name `handle`."""
+        """As `load`, of a hub.Model and a RunConfig; errors name `handle`. The model's weights are
+        taken out of its dict, so that they are not held twice.
+        """
         from bert_tools.estimator import Estimator
         from bert_tools.model_fn import model_fn_builder
         from bert_tools.tasks.span import Span
@@ -128,6 +130,8 @@ class QuestionAnswerer:
             )
         model_fn = model_fn_builder(model.config, None, model.weights, task=Span(width))
         estimator = Estimator(model_fn, run_config)
+        estimator.load_for_scoring()
+        model.weights.clear()
         return cls(estimator, model.tokenizer, **settings)
 
     def answer(self, questions):

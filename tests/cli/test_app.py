@@ -287,6 +287,12 @@ COMMANDS = {
         text_column text_pair_column value_column header input_format on_bad_line pooling layers
         normalize prefix precision strategy xla seed
     """,
+    "convert_checkpoint": """
+        bert bert_config_file vocab_file init_checkpoint do_lower_case to output_dir pooling
+    """,
+    "inspect_model": """
+        bert bert_config_file vocab_file init_checkpoint do_lower_case json check
+    """,
 }
 
 

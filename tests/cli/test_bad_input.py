@@ -204,14 +204,16 @@ def test_checkpoint_without_an_encoder(refused, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_checkpoint_with_another_head(refused, toy_config, tmp_path):
+def test_checkpoint_with_another_head(sim, refused, toy_config, tmp_path):
     weights = encoder.initial_weights(toy_config, seed=1)
     weights |= {"output_weights": np.ones((3, 16)), "output_bias": np.ones(3)}
     path = write_checkpoint(tmp_path / "model.ckpt", **weights)
-    error = refused(init_checkpoint=path)
-    assert f"{path}: its output_weights has shape [3, 16], this task's has [1, 16]" in error
-    assert "give the checkpoint of the encoder" in error
+    reason = f"{path}: its output_weights has shape [3, 16], this task's has [1, 16]; "
+    error = refused(init_checkpoint=path, do_train=False, do_eval=True)
+    assert f"{reason}give the checkpoint of the encoder" in error
     assert not (tmp_path / "out").exists()
+    err = sim(init_checkpoint=path, do_train=True)
+    assert f"WARNING {reason}training starts with a new head" in err
 
 
 def test_missing_checkpoint(refused, tmp_path):

@@ -15,7 +15,7 @@ from cli_toys import ROOT, as_arguments, newest, records, results_of
 
 from bert_tools import hub
 from bert_tools.cli import app, run_classifier
-from bert_tools.hub import google
+from bert_tools.hub import google, huggingface
 
 MRPC = "Quality\t#1 ID\t#2 ID\t#1 String\t#2 String\n"
 # Each class has its word; commas, line ends and quotes in the texts.
@@ -529,6 +529,17 @@ def test_labels_of_a_model_stay(news_run, run):
     folder, _, _ = news_run
     error = error_of(run(bert=folder / "out", labels="a,b,c", predict_file=folder / "test.csv"))
     assert "--labels=a,b,c: the model's columns are 体育, 娱乐, 政治" in error
+
+
+def test_labels_of_a_hugging_face_classifier(run, news_run, tmp_path):
+    folder, _, _ = news_run
+    huggingface.write(str(tmp_path / "model"), hub.load(str(folder / "out")))
+    (tmp_path / "model" / "bert_tools.json").unlink()
+    flags = {"predict_file": folder / "test.csv", "text_column": "标题", "max_seq_length": 16}
+    results = [run(bert=model, **flags) for model in (folder / "out", tmp_path / "model")]
+    labels = [[json.loads(line)["label"] for line in out.splitlines()] for _, out, _ in results]
+    assert labels[0] == labels[1] and set(labels[0]) <= {"体育", "娱乐", "政治"}
+    assert labels[0]
 
 
 def test_model_of_another_kind_of_task(run, trained):

@@ -4,6 +4,7 @@ whose weights come from the same formula as here; logits those of its ...ForSequ
 
 import dataclasses
 import json
+import math
 import os
 import zlib
 
@@ -14,9 +15,10 @@ import tensorflow as tf
 from safetensors.numpy import load_file
 
 from bert_tools import checkpoints, encoder, hub
+from bert_tools.config import BertConfig
 from bert_tools.errors import UserError
 from bert_tools.estimator import Estimator, RunConfig
-from bert_tools.hub import google, huggingface, output_folder
+from bert_tools.hub import google, huggingface, output_folder, sentence_transformers
 from bert_tools.inputs.batches import input_fn_builder
 from bert_tools.inputs.features import Features
 from bert_tools.model_fn import model_fn_builder
@@ -137,7 +139,7 @@ def examples(count=8):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_ten_training_steps(tmp_path, family):
     """Trained, saved in an output folder, loaded from there: the same weights, all of which
-    learned.
+    learned; converted there and back they are still the same.
     """
     model = hub.load(write(tmp_path / "model", family))
     task = Classification(["0", "1"])
@@ -163,6 +165,11 @@ def test_ten_training_steps(tmp_path, family):
         # The keys' bias cancels in the softmax.
         if not name.endswith("key/bias"):
             assert (saved[name] != array).any(), name
+    for number, write_as in enumerate((sentence_transformers.write, huggingface.write)):
+        write_as(str(tmp_path / str(number)), hub.load(folder))
+        folder = str(tmp_path / str(number))
+        toys.assert_same(trained, hub.load(folder))
+        assert hub.load(folder).meta == trained.meta
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -235,3 +242,67 @@ def test_a_batch_of_pairs_for_a_model_of_one_type(tmp_path):
         for batch in (BATCH, ones)
     )
     tf.debugging.assert_equal(found, expected)
+
+
+PUBLISHED = {
+    # Devlin et al. 2019 give 110M and 340M, Liu et al. 2019 125M; these are their checkpoints'.
+    "bert-base-uncased": (109_482_240, "bert", {}),
+    "bert-base-cased": (108_310_272, "bert", {"vocab_size": 28996}),
+    "bert-base-chinese": (102_267_648, "bert", {"vocab_size": 21128}),
+    "bert-base-multilingual-cased": (177_853_440, "bert", {"vocab_size": 119547}),
+    "bert-large-uncased": (
+        335_141_888,
+        "bert",
+        {
+            "hidden_size": 1024,
+            "num_hidden_layers": 24,
+            "num_attention_heads": 16,
+            "intermediate_size": 4096,
+        },
+    ),
+    "roberta-base": (
+        124_645_632,
+        "roberta",
+        {"max_position_embeddings": 514, "type_vocab_size": 1},
+    ),
+    "xlm-roberta-base": (
+        278_043_648,
+        "xlm-roberta",
+        {"vocab_size": 250002, "max_position_embeddings": 514, "type_vocab_size": 1},
+    ),
+    "albert-base-v2": (
+        11_683_584,
+        "albert",
+        {"hidden_size": 768, "num_attention_heads": 12, "intermediate_size": 3072},
+    ),
+    # These two have no pooler, but in its place here the dense layer of a head.
+    "distilbert-base-uncased": (66_362_880 + 768 * 769, "distilbert", {}),
+    "electra-small-discriminator": (13_483_008 + 256 * 257, "electra", {"num_hidden_layers": 12}),
+}
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_parameter_counts_are_the_published_ones(name):
+    count, family, values = PUBLISHED[name]
+    config = BertConfig.from_huggingface({"model_type": family, **values})
+    assert sum(math.prod(shape) for shape in encoder.weight_shapes(config).values()) == count
+
+
+@pytest.mark.parametrize("name", ["chinese-macbert-base", "chinese-roberta-wwm-ext", "MiniLM-L12"])
+def test_berts_under_other_names(tmp_path, name):
+    """Whatever a model is called, its config.json says that it is a BERT; these keys are theirs."""
+    config = {
+        "_name_or_path": name,
+        "architectures": ["BertForMaskedLM"],
+        "directionality": "bidi",
+        "pooler_fc_size": 768,
+        "pooler_type": "first_token_transform",
+        "output_past": True,
+    }
+    plain = hub.load(toys.write_huggingface(tmp_path / "plain"))
+    tensors = {f"bert.{key}": array for key, array in toys.huggingface_tensors().items()}
+    tensors["cls.predictions.bias"] = np.zeros(13, np.float32)
+    model = hub.load(toys.write_huggingface(tmp_path / name, tensors, config))
+    assert model.config == plain.config and "cls/predictions/output_bias" in model.weights
+    for key, array in plain.weights.items():
+        np.testing.assert_array_equal(model.weights[key], array)

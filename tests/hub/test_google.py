@@ -1,5 +1,6 @@
 """Google's layout: genuine TensorFlow 1 files, folders with several checkpoints, casing."""
 
+import dataclasses
 import os
 
 import hub_toys as toys
@@ -48,6 +49,14 @@ def test_erf_gelu_is_written_with_a_warning(tmp_path, caplog):
     google.write(str(tmp_path / "google"), model)
     assert "5e-3" in caplog.text
     assert hub.load(str(tmp_path / "google")).config == model.config
+
+
+def test_an_epsilon_that_the_original_ignores(tmp_path, toy_model, caplog):
+    for eps, warned in ((1e-12, False), (1e-5, True)):
+        config = dataclasses.replace(toy_model.config, layer_norm_eps=eps)
+        google.write(str(tmp_path / str(eps)), toy_model._replace(config=config))
+        assert ("layer_norm_eps of 1e-05" in caplog.text) == warned
+        assert hub.load(str(tmp_path / str(eps))).config == config
 
 
 def test_description_is_kept(tmp_path, toy_model):

@@ -426,7 +426,7 @@ def test_round_trips_are_bit_equal(tmp_path, toy_model):
 def test_folder_with_a_model_is_not_written_into(tmp_path, toy_model):
     folder = toys.write_huggingface(tmp_path)
     for write in (huggingface.write, google.write):
-        with pytest.raises(UserError, match="holds a model already"):
+        with pytest.raises(UserError, match="is not empty"):
             write(folder, toy_model)
 
 

@@ -14,7 +14,7 @@ import pytest
 
 from bert_tools import hub
 from bert_tools.errors import UserError
-from bert_tools.hub import names
+from bert_tools.hub import cache, names
 
 NEEDED = ("model.safetensors", "config.json", "vocab.txt")
 
@@ -94,14 +94,14 @@ def test_what_a_killed_process_left(fake, tmp_path):
 
 def test_next_source_is_tried(fake, monkeypatch, tmp_path):
     first = Fake(tmp_path / "first")
-    first.failure = names._Unavailable("out of reach")
+    first.failure = cache.Unavailable("out of reach")
     monkeypatch.setattr(names, "_SOURCES", (first, fake))
     names.resolve("toy")
     assert (first.calls, fake.calls) == (1, 1)
 
 
 def test_all_sources_fail(fake, tmp_path):
-    fake.failure = names._Unavailable("out of reach")
+    fake.failure = cache.Unavailable("out of reach")
     with pytest.raises(UserError) as raised:
         hub.load("toy")
     sha256 = names.MODELS["toy"].sha256

@@ -6,7 +6,7 @@ import pytest
 
 from bert_tools import hub
 from bert_tools.errors import UserError
-from bert_tools.sentence.pooling import Recipe, recipe
+from bert_tools.sentence.pooling import Recipe, modules, recipe
 
 MODULES = [("Transformer", ""), ("Pooling", "1_Pooling"), ("Normalize", "2_Normalize")]
 
@@ -39,6 +39,25 @@ def test_sentence_transformers(described):
     assert described(pooling=modes).poolings == ("cls", "mean")
     assert described(pooling={"pooling_mode": "max"}).poolings == ("max",)
     assert described(pooling={"pooling_mode": "cls", "include_prompt": True}).poolings == ("cls",)
+    both = ["mean", "cls"]  # Joined in this order, unlike the long form's.
+    assert described(pooling={"pooling_mode": both}).poolings == ("mean", "cls")
+
+
+@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize("poolings", [("mean",), ("cls",), ("max", "mean"), ("cls", "max", "mean")])
+def test_what_is_written_for_sentence_transformers(tmp_path, poolings, normalize):
+    """It is read as it was meant."""
+    expected = Recipe(poolings, normalize, 256)
+    (tmp_path / "1_Pooling").mkdir()
+    for name, value in modules(expected, 8).items():
+        (tmp_path / name).write_text(json.dumps(value))
+    assert recipe(hub.Model(None, {}, None, {}, str(tmp_path))) == expected
+
+
+@pytest.mark.parametrize("poolings", [("pooled",), ("mean", "cls"), ("first_last_mean",)])
+def test_what_sentence_transformers_cannot_do(poolings):
+    with pytest.raises(UserError, match=f"cannot pool by {' and '.join(poolings)}, only by cls"):
+        modules(Recipe(poolings, False, None), 8)
 
 
 def test_own_description_comes_first(described):

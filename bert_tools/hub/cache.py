@@ -1,0 +1,110 @@
+"""The cache that models are kept in: $BERT_TOOLS_CACHE, else ~/.cache/bert_tools. One folder an
+address, complete or absent.
+"""
+
+import contextlib
+import os
+import shutil
+import urllib.parse
+
+from bert_tools import files
+from bert_tools.errors import UserError
+
+_MARKER = ".complete.json"
+
+
+class Unavailable(Exception):
+    """A source does not give the files; the message says why."""
+
+
+def cache_folder():
+    """The folder that models are kept in, as str; it need not exist."""
+    default = os.path.join(os.path.expanduser("~"), ".cache", "bert_tools")
+    return os.environ.get("BERT_TOOLS_CACHE") or default
+
+
+def folder_of(address, fetch, elsewhere, needed):
+    """The folder of an address; fetches it when no cache has it.
+
+    Two processes may do this at once: the second waits for the first. A folder without the marker
+    that a fetch leaves was put there by hand, and is taken as it stands.
+
+    Args:
+      address: str, with "://".
+      fetch: function(folder) that fills an empty folder or raises Unavailable.
+      elsewhere: function() -> the folder of another tool's cache that holds all of it, or None.
+      needed: str, the files to bring by hand, for the message.
+
+    Raises:
+      UserError: the source does not give the files, or the cache cannot be written.
+    """
+    folder = os.path.join(cache_folder(), _entry(address))
+    try:
+        if _is_whole(folder):
+            return folder
+        found = elsewhere()
+        if found:
+            return found
+        os.makedirs(cache_folder(), exist_ok=True)
+        with locked(f"{folder}.lock"):
+            if not _is_whole(folder):  # Another process may have been faster.
+                _fill(address, folder, fetch)
+    except Unavailable as error:
+        raise UserError(
+            f"{address}: cannot be fetched ({error}); bring {needed} from there into {folder} by "
+            "hand, or give --bert a folder that holds them"
+        ) from error
+    except OSError as error:
+        raise UserError(
+            f"{folder}: {address} cannot be kept there ({error.strerror or error}); "
+            "set BERT_TOOLS_CACHE to a folder with room for the model"
+        ) from error
+    return folder
+
+
+@contextlib.contextmanager
+def locked(path):
+    """Holds a lock file; waits while another process does."""
+    import fcntl
+
+    with open(path, "a", encoding="utf-8") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # Given back when the file closes or the process dies.
+        yield
+
+
+def _entry(address):
+    """The name of an address's folder: hf://org/name@main -> hf--org--name%40main."""
+    return urllib.parse.quote(address.replace("://", "--").replace("/", "--"), safe="")
+
+
+def _is_whole(folder):
+    """Whether all that was fetched is still there, or something was brought by hand."""
+    if not os.path.exists(os.path.join(folder, _MARKER)):
+        return os.path.isdir(folder) and bool(os.listdir(folder))
+    try:
+        sizes = files.read_json(os.path.join(folder, _MARKER))["sizes"]
+        return all(os.path.getsize(os.path.join(folder, n)) == size for n, size in sizes.items())
+    except (UserError, OSError, KeyError, AttributeError):
+        return False
+
+
+def _fill(address, folder, fetch):
+    """The folder appears with all its files or not at all. The caller holds the lock."""
+    from absl import logging
+
+    aside = f"{folder}.part"
+    shutil.rmtree(aside, ignore_errors=True)  # What a killed process left.
+    os.makedirs(aside)
+    try:
+        logging.info("fetching %s into %s", address, folder)
+        fetch(aside)
+        sizes = {}
+        for parent, _, names in os.walk(aside):
+            for name in names:
+                path = os.path.join(parent, name)
+                sizes[os.path.relpath(path, aside)] = os.path.getsize(path)
+        files.write_json(os.path.join(aside, _MARKER), {"address": address, "sizes": sizes})
+        shutil.rmtree(folder, ignore_errors=True)
+        os.rename(aside, folder)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)

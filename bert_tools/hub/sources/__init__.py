@@ -1,0 +1,1 @@
+"""Where models come from, one file a source: `folder(address)` is a folder on this machine."""

@@ -1,0 +1,466 @@
+"""TF Hub's two layouts: TF1-format modules and TF2 SavedModels of BERT encoders.
+
+    saved_model.pb, variables/, assets/vocab.txt, and for TF2 models without a vocabulary a folder
+    with "preprocess" in its name, in the folder or beside it
+
+Nothing of it is run: variables are read by the names that they have in Google's scripts or in the
+TensorFlow model garden, and what no variable says (heads, activation, casing) is looked up in the
+graph. What is written here has bert_config.json, tokenizer_config.json and, for a model that has a
+description, bert_tools.json beside it, which say it better.
+"""
+
+import math
+import os
+import re
+
+import numpy as np
+
+from bert_tools import files
+from bert_tools.config import BertConfig
+from bert_tools.errors import UserError
+from bert_tools.hub import model as models
+
+_MODEL = "saved_model.pb"
+_GRAPH_BYTES = 256 << 20  # BERT's graphs have a few megabytes; weights do not lie in them.
+_OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
+# The model garden's names and Google's, without "bert/"; in the order of tests.
+_GARDEN = (
+    (r"word_embeddings/embeddings", r"embeddings/word_embeddings"),
+    (r"(type_embeddings/embeddings|embedding_postprocessor/type_embeddings)",
+     r"embeddings/token_type_embeddings"),
+    (r"(position_embedding/(position_)?embeddings|embedding_postprocessor/position_embeddings)",
+     r"embeddings/position_embeddings"),
+    (r"(embeddings|embedding_postprocessor)/layer_norm/(?P<last>gamma|beta)",
+     r"embeddings/LayerNorm/\g<last>"),
+    (r"transformer/layer_(?P<n>\d+)/self_attention/(?P<part>query|key|value)/(?P<last>kernel|bias)",
+     r"encoder/layer_\g<n>/attention/self/\g<part>/\g<last>"),
+    (r"transformer/layer_(?P<n>\d+)/self_attention(/attention)?_output/(?P<last>kernel|bias)",
+     r"encoder/layer_\g<n>/attention/output/dense/\g<last>"),
+    (r"transformer/layer_(?P<n>\d+)/self_attention_layer_norm/(?P<last>gamma|beta)",
+     r"encoder/layer_\g<n>/attention/output/LayerNorm/\g<last>"),
+    (r"transformer/layer_(?P<n>\d+)/(?P<part>intermediate|output)/(?P<last>kernel|bias)",
+     r"encoder/layer_\g<n>/\g<part>/dense/\g<last>"),
+    (r"transformer/layer_(?P<n>\d+)/output_layer_norm/(?P<last>gamma|beta)",
+     r"encoder/layer_\g<n>/output/LayerNorm/\g<last>"),
+    (r"pooler_transform/(?P<last>kernel|bias)", r"pooler/dense/\g<last>"),
+)  # fmt: skip
+# Parts of names: Google's, and the model garden's (official/nlp/bert/tf1_checkpoint_converter_lib,
+# BERT_V2_NAME_REPLACEMENTS). They are replaced in this order.
+_TO_GARDEN = (
+    ("bert/", ""),
+    ("encoder/", "transformer/"),
+    ("embeddings/word_embeddings", "word_embeddings/embeddings"),
+    ("embeddings/position_embeddings", "position_embedding/embeddings"),
+    ("embeddings/token_type_embeddings", "type_embeddings/embeddings"),
+    ("embeddings/LayerNorm", "embeddings/layer_norm"),
+    ("attention/self", "self_attention"),
+    ("attention/output/dense", "self_attention/attention_output"),
+    ("attention/output/LayerNorm", "self_attention_layer_norm"),
+    ("intermediate/dense", "intermediate"),
+    ("output/dense", "output"),
+    ("output/LayerNorm", "output_layer_norm"),
+    ("pooler/dense", "pooler_transform"),
+)
+_TANH_GELU = 0.044715  # The constant of its cubic term.
+
+
+def holds(folder):
+    """Whether a folder is in one of these layouts."""
+    return _MODEL in os.listdir(folder)
+
+
+def read(folder):
+    """Reads a folder.
+
+    Args:
+      folder: str.
+
+    Returns:
+      Model, its source being the folder.
+
+    Raises:
+      UserError: a file is missing or damaged, or the variables' names are not those of a BERT.
+    """
+    from bert_tools import checkpoints
+
+    saved = _read_graph(os.path.join(folder, _MODEL))
+    prefix = os.path.join(folder, "variables", "variables")
+    if not os.path.exists(f"{prefix}.index"):
+        raise UserError(
+            f"{folder}: a SavedModel without variables; give the encoder's folder, not the "
+            "preprocessor's"
+        )
+    stored = checkpoints.read(prefix)
+    objects = _objects(stored, prefix)
+    if objects:
+        weights, heads = _of_garden(stored, objects)
+    else:
+        weights, heads = stored, None
+    if "bert/embeddings/word_embeddings" not in weights:
+        raise UserError(
+            f"{folder}: a SavedModel whose variables have neither Google's nor the model garden's "
+            f"names of a BERT (the first: {min([*_names(stored, objects), 'none'])}); give the "
+            "checkpoint that it was made from"
+        )
+    config_file = os.path.join(folder, models.GOOGLE_CONFIG)
+    if os.path.exists(config_file):  # As `write` leaves it; the public models have none.
+        config = BertConfig.from_json_file(config_file)
+    else:
+        config = _config(folder, weights, heads, *_constants(saved))
+    vocab_file, beside = _vocabulary(folder)
+    lower = _lower_case(saved, stored, objects, beside)
+    casing = models.read_casing(os.path.join(folder, models.TOKENIZER_CONFIG))
+    tokenizer = models.make_tokenizer({"do_lower_case": lower, **casing}, vocab_file)
+    models.check_vocabulary(config, tokenizer, vocab_file)
+    return models.Model(
+        config, models.check_weights(config, weights, prefix), tokenizer, {}, folder
+    )
+
+
+def _read_graph(path):
+    from google.protobuf.message import DecodeError
+    from tensorflow.core.protobuf import saved_model_pb2
+
+    size = os.path.getsize(path)
+    if size > _GRAPH_BYTES:
+        raise UserError(f"{path}: {size} bytes, more than any graph of a BERT has; do not use it")
+    try:
+        with open(path, "rb") as reader:
+            return saved_model_pb2.SavedModel.FromString(reader.read())
+    except DecodeError as error:
+        raise UserError(f"{path}: not a readable SavedModel; restore it from its source") from error
+
+
+def _objects(stored, prefix):
+    """The nodes of a TF2 checkpoint's object graph, which has the variables' names; [] for TF1's,
+    whose keys are the names.
+    """
+    from google.protobuf.message import DecodeError
+    from tensorflow.core.protobuf import trackable_object_graph_pb2
+
+    serialized = stored.pop(_OBJECT_GRAPH, None)
+    if serialized is None:
+        return []
+    try:
+        return trackable_object_graph_pb2.TrackableObjectGraph.FromString(
+            serialized.item() if isinstance(serialized, np.ndarray) else serialized
+        ).nodes
+    except (DecodeError, TypeError) as error:
+        raise UserError(f"{prefix}: its object graph is damaged; restore the file") from error
+
+
+def _variables(stored, objects):
+    """Yields (name, array) of a TF2 checkpoint."""
+    for node in objects:
+        for attribute in node.attributes:
+            if attribute.checkpoint_key in stored and attribute.full_name:
+                yield attribute.full_name, stored[attribute.checkpoint_key]
+
+
+def _names(stored, objects):
+    return [name for name, _ in _variables(stored, objects)] if objects else list(stored)
+
+
+def _of_garden(stored, objects):
+    """({Google's name: array}, number of heads) of a TF2 checkpoint; some are Google's already."""
+    weights, heads = {}, None
+    for name, array in _variables(stored, objects):
+        if name.startswith("bert/"):
+            weights[name] = array
+            continue
+        for pattern, google in _GARDEN:
+            match = re.fullmatch(f"(.*/)?{pattern}", name)
+            if not match:
+                continue
+            # Kernels of attention are [hidden, heads, size] or, on its way out, [heads, size,
+            # hidden].
+            if array.ndim == 3:
+                outwards = "_output/" in name
+                heads = array.shape[0 if outwards else 1]
+                rows = -1 if outwards else array.shape[0]
+                array = array.reshape(rows, array.shape[2] if outwards else -1)
+            elif "self_attention/" in name and name.endswith("/bias"):
+                array = array.reshape(-1)
+            weights["bert/" + match.expand(google)] = array
+            break
+    return weights, heads
+
+
+def _nodes(saved):
+    """Yields the nodes of a SavedModel's graphs and functions."""
+    for meta_graph in saved.meta_graphs:
+        yield from meta_graph.graph_def.node
+        for function in meta_graph.graph_def.library.function:
+            yield from function.node_def
+
+
+def _constants(saved):
+    """({name: float} of the scalar constants, names of the operations)."""
+    import tensorflow as tf
+
+    constants, operations = {}, set()
+    for node in _nodes(saved):
+        operations.add(node.op)
+        tensor = node.attr["value"].tensor if node.op == "Const" else None
+        if tensor and tensor.dtype == tf.float32.as_datatype_enum and not tensor.tensor_shape.dim:
+            constants[node.name] = float(tf.make_ndarray(tensor))
+    return constants, operations
+
+
+def _config(folder, weights, heads, constants, operations):
+    """What the variables' shapes and the graph say; dropout is the published models'."""
+    shapes = {name: array.shape for name, array in weights.items()}
+
+    def shape(name, rank=2):
+        found = shapes.get(f"bert/{name}", ())
+        if len(found) != rank:
+            raise UserError(
+                f"{folder}: its variable bert/{name} has the shape {list(found)}, expected {rank} "
+                "dimensions; is this a BERT?"
+            )
+        return found
+
+    vocab_size, hidden = shape("embeddings/word_embeddings")
+    layers = [re.match(r"bert/encoder/layer_(\d+)/", name) for name in shapes]
+    layers = 1 + max((int(match[1]) for match in layers if match), default=-1)
+    if not layers:
+        raise UserError(
+            f"{folder}: a SavedModel without layers named as BERT's (an ALBERT's are not read from "
+            "TF Hub); give a checkpoint, or the model in Hugging Face's layout"
+        )
+    heads = heads or _heads(hidden, constants)
+    if not heads:
+        raise UserError(
+            f"{folder}: the number of attention heads is not in its graph; give the checkpoint "
+            "that it was made from"
+        )
+    return BertConfig(
+        vocab_size=vocab_size,
+        hidden_size=hidden,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        intermediate_size=shape("encoder/layer_0/intermediate/dense/kernel")[1],
+        hidden_act=_activation(folder, constants, operations),
+        max_position_embeddings=shape("embeddings/position_embeddings")[0],
+        type_vocab_size=shape("embeddings/token_type_embeddings")[0],
+        layer_norm_eps=_epsilon(folder, constants),
+    )
+
+
+def _heads(hidden, constants):
+    """The number of heads by the factor of the attention scores, 1 / sqrt(size of a head); None
+    where the graph has none.
+    """
+    for name, value in constants.items():
+        if re.search(r"layer_0/attention/self/[Mm]ul(_\d+)?/y$", name) and 0 < value <= 1:
+            size = round(1 / value**2)
+            if math.isclose(value, 1 / math.sqrt(size), rel_tol=1e-5) and hidden % size == 0:
+                return hidden // size
+    return None
+
+
+def _activation(folder, constants, operations):
+    if any(math.isclose(value, _TANH_GELU, rel_tol=1e-5) for value in constants.values()):
+        return "gelu_tanh"
+    if operations & {"Erf", "Erfc"}:
+        return "gelu_erf"
+    if "Relu" in operations:
+        return "relu"
+    raise UserError(
+        f"{folder}: its graph has none of the activations gelu and relu; give the checkpoint that "
+        "it was made from"
+    )
+
+
+def _epsilon(folder, constants):
+    """What LayerNorm adds to the variance."""
+    found = {value for name, value in constants.items() if name.endswith("batchnorm/add/y")}
+    if len(found) > 1:
+        raise UserError(
+            f"{folder}: its LayerNorms add different numbers ({sorted(found)}), which no BERT "
+            "does; give the checkpoint that it was made from"
+        )
+    # As a float32 it is 9.999999960041972e-13.
+    return float(str(np.float32(found.pop()))) if found else 1e-12
+
+
+def _vocabulary(folder):
+    """(path of the vocabulary, folder of the preprocessor that it came from or None)."""
+    own = _asset(folder)
+    if own:
+        return own, None
+    for parent in (folder, os.path.dirname(os.path.abspath(folder))):
+        names = [name for name in sorted(os.listdir(parent)) if "preprocess" in name]
+        found = [path for name in names if _asset(path := os.path.join(parent, name))]
+        if len(found) == 1:
+            return _asset(found[0]), found[0]
+        if found:
+            raise UserError(
+                f"{folder}: has no vocabulary, and there are several preprocessors "
+                f"({', '.join(found)}); put the one that belongs to it into it, as preprocess"
+            )
+    raise UserError(
+        f"{folder}: has no vocabulary (assets/vocab.txt); put the folder of its preprocessor into "
+        "it, under the name preprocess"
+    )
+
+
+def _asset(folder):
+    """The path of a SavedModel's vocabulary, or None."""
+    assets = os.path.join(folder, "assets")
+    if not os.path.isdir(assets) or not os.path.exists(os.path.join(folder, _MODEL)):
+        return None
+    names = [name for name in sorted(os.listdir(assets)) if re.fullmatch(r".*vocab.*\.txt", name)]
+    return os.path.join(assets, names[0]) if names else None
+
+
+def _lower_case(saved, stored, objects, preprocessor):
+    """Whether text was lower-cased: by the module's tokenization_info, by the encoder's attribute
+    do_lower_case, by the preprocessor's graph; else true, as in the original.
+    """
+    import tensorflow as tf
+
+    for meta_graph in saved.meta_graphs:
+        signature = meta_graph.signature_def.get("tokenization_info")
+        name = signature and signature.outputs["do_lower_case"].name.partition(":")[0]
+        for node in meta_graph.graph_def.node:
+            if name and node.name == name and node.op == "Const":
+                return bool(tf.make_ndarray(node.attr["value"].tensor))
+    for node in objects:
+        for child in node.children:
+            if child.local_name == "do_lower_case":
+                for attribute in objects[child.node_id].attributes:
+                    if attribute.checkpoint_key in stored:
+                        return bool(stored[attribute.checkpoint_key])
+    if preprocessor:
+        other = _read_graph(os.path.join(preprocessor, _MODEL))
+        return any(node.op == "CaseFoldUTF8" for node in _nodes(other))
+    return True
+
+
+def model_garden_name(name):
+    """The model garden's name of an encoder's weight: bert/encoder/layer_0/output/dense/kernel ->
+    transformer/layer_0/output/kernel.
+    """
+    for google_part, garden_part in _TO_GARDEN:
+        name = name.replace(google_part, garden_part)
+    return name
+
+
+def model_garden_shape(config, name, shape):
+    """The shape that a weight has there: attention's are split into heads.
+
+    Args:
+      config: BertConfig.
+      name: str, Google's.
+      shape: tuple of int, Google's.
+    """
+    heads = config.num_attention_heads
+    size = config.hidden_size // heads
+    if "/attention/self/" in name:
+        return (*shape[:-1], heads, size)
+    if name.endswith("/attention/output/dense/kernel"):
+        return (heads, size, *shape[1:])
+    return shape
+
+
+def write(folder, model):
+    """Writes a TF2 SavedModel as the public BERT encoders are (model garden,
+    official/nlp/tools/export_tfhub_lib.py), which tensorflow_hub.load and hub.KerasLayer read: a
+    dict of ids in, a dict of vectors out, trainable, with the vocabulary among its assets.
+
+    Args:
+      folder: str, absent or empty; it appears whole or not at all.
+      model: Model.
+
+    Raises:
+      UserError: the folder is not empty or cannot be written, or the model does not fit this
+      layout.
+    """
+    import tensorflow as tf
+    from absl import logging
+
+    from bert_tools.hub import output_folder
+
+    models.check_fits_google(model, folder, "TF Hub's layout")
+    heads = sorted(name for name in model.weights if not name.startswith("bert/"))
+    if heads:
+        logging.warning("%s: a SavedModel has no place for %s; left out", folder, ", ".join(heads))
+    with files.aside_folder(folder) as aside:
+        vocab_file = os.path.join(aside, models.VOCABULARY)
+        models.write_vocabulary(vocab_file, model.tokenizer)
+        root = _saveable(model, vocab_file)
+        try:
+            tf.saved_model.save(root, aside, signatures={"serving_default": root.serve})
+        except tf.errors.OpError as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(
+                f"{folder}: the SavedModel cannot be written ({reason}); free space and run again"
+            ) from error
+        os.unlink(vocab_file)  # It lies in assets now.
+        files.write_json(os.path.join(aside, models.GOOGLE_CONFIG), model.config.to_google())
+        files.write_json(
+            os.path.join(aside, models.TOKENIZER_CONFIG), models.casing_of(model.tokenizer)
+        )
+        if model.meta:
+            output_folder.write_json(aside, model)
+
+
+def _saveable(model, vocab_file):
+    """The root object of the SavedModel."""
+    import tensorflow as tf
+
+    from bert_tools.encoder import encode
+
+    config = model.config
+    shapes = {
+        name: array.shape for name, array in model.weights.items() if name.startswith("bert/")
+    }
+    variables = {
+        name: tf.Variable(
+            model.weights[name].reshape(model_garden_shape(config, name, shape)),
+            name=model_garden_name(name),
+        )
+        for name, shape in shapes.items()
+    }
+    spec = {
+        name: tf.TensorSpec([None, None], tf.int32, name=name)
+        for name in ("input_word_ids", "input_mask", "input_type_ids")
+    }
+
+    def run(inputs, training):
+        batch = {
+            "input_ids": inputs["input_word_ids"],
+            "input_mask": inputs["input_mask"],
+            "segment_ids": inputs["input_type_ids"],
+        }
+        weights = {name: tf.reshape(variables[name], shape) for name, shape in shapes.items()}
+        rng = tf.random.uniform([2], maxval=2**31 - 1, dtype=tf.int32) if training else None
+        output = encode(config, weights, batch, rng)
+        found = {"sequence_output": output.sequence_output, "encoder_outputs": output.layers[1:]}
+        if output.pooled_output is not None:
+            found["pooled_output"] = output.pooled_output
+        return found
+
+    @tf.function
+    def call(inputs, training=False):
+        return run(inputs, training)
+
+    @tf.function(input_signature=list(spec.values()))
+    def serve(input_word_ids, input_mask, input_type_ids):
+        inputs = zip(spec, (input_word_ids, input_mask, input_type_ids), strict=True)
+        found = run(dict(inputs), False)
+        # A signature gives Tensors only: [layers, batch, seq, hidden].
+        return {**found, "encoder_outputs": tf.stack(found["encoder_outputs"])}
+
+    for training in (True, False):
+        call.get_concrete_function(spec, training=training)
+    # Not a tf.Module, whose `variables` is a property, which is not saved.
+    root = tf.train.Checkpoint()
+    root.__call__ = call
+    root.serve = serve
+    root.variables = root.trainable_variables = list(variables.values())
+    root.regularization_losses = []
+    root.vocab_file = tf.saved_model.Asset(vocab_file)
+    root.do_lower_case = tf.Variable(model.tokenizer.do_lower_case, trainable=False)
+    return root
