@@ -74,7 +74,8 @@ def convert_examples_to_features(
       examples: list of InputExample.
       label_list: list of the labels, in the order of their numbers: label_ids int64 [examples] and
         is_real_example int64 [examples], all 1. LabelSet: label_ids [examples, labels]. None: the
-        labels are numbers: vals float32 [examples]. An example without a label gets the originals' 0 or -1, which nothing reads.
+        labels are numbers: vals float32 [examples]. An example without a label gets the originals'
+        0 or -1, which nothing reads.
       max_seq_length, tokenizer, long_text: see `convert_texts`.
 
     Returns:
