@@ -38,8 +38,8 @@ def model_fn_builder(
       learning_rate: float, the peak.
       num_train_steps, num_warmup_steps: int, for training.
       task: an object of bert_tools.tasks, applied to the pooled output, or where it has
-        reads_tokens to every token's; None: Regression(), or Classification with the labels
-        0, 1, ... where num_labels is more than 1.
+        reads_tokens to every token's, with dropout of its dropout_rate (0.1) before; None:
+        Regression(), or Classification with the labels 0, 1, ... where num_labels is more than 1.
       layerwise_lr_decay: float, see optimization.layerwise_factor; 1.0 is one rate for all.
       freeze_encoder: bool, trains the task's weights alone and leaves all of bert/ as it is.
 
@@ -70,14 +70,15 @@ def model_fn_builder(
         weights, rng = params["weights"], params.get("rng")
         rng = rng if mode == ModeKeys.TRAIN else None
         output = encoder.encode(bert_config, weights, features, rng, params["dtype"])
-        if getattr(task, "reads_tokens", False):
-            hidden = tf.cast(output.sequence_output, tf.float32)
-        else:
-            hidden = tf.cast(output.pooled_output, tf.float32)
-            if rng is not None:
-                # 0.1 in every script of the original, whatever the config says of the encoder.
-                place = tf.random.experimental.stateless_fold_in(rng, 0)
-                hidden = encoder.dropout(hidden, 0.1, place)
+        by_token = getattr(task, "reads_tokens", False)
+        hidden = output.sequence_output if by_token else output.pooled_output
+        hidden = tf.cast(hidden, tf.float32)
+        # 0.1 in every script of the original but run_squad, whatever the config says of the
+        # encoder.
+        rate = getattr(task, "dropout_rate", 0.1)
+        if rng is not None and rate:
+            place = tf.random.experimental.stateless_fold_in(rng, 0)
+            hidden = encoder.dropout(hidden, rate, place)
         per_example_loss, predictions = task.apply(
             weights, hidden, features, mode == ModeKeys.TRAIN
         )

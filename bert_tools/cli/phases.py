@@ -201,23 +201,10 @@ class Session:
         """--eval_file: a JSON line a file on stdout."""
         command = self._command
         for path in task_data.eval_files(command):
-            examples = inputs.load_examples(
-                path,
-                self._layout(path, "dev"),
-                "dev",
-                self._task.parse_label,
-                command.on_bad_line,
-                "--eval_file",
-            )
+            examples = self._examples_to_score(path)
             if command.max_eval_examples:
                 examples = examples[: command.max_eval_examples]
-            converted = features.convert_examples_to_features(
-                examples,
-                self._task.label_list,
-                self._width,
-                self._tokenizer,
-                command.long_text,
-            )
+            converted = self._features_to_score(examples)
             self._warn_of_texts(path, tfrecord.counts(converted, self._tokenizer))
             result = self._estimator.evaluate(
                 batches.input_fn_builder(converted, self._width, False),
@@ -227,6 +214,17 @@ class Session:
             result.pop("global_step")  # Of training that lies elsewhere.
             line = {"file": path, "examples": len(examples), **_without_nan(result)}
             print(json.dumps(line, ensure_ascii=False), flush=True)
+
+    def _examples_to_score(self, path):
+        command = self._command
+        layout, parse = self._layout(path, "dev"), self._task.parse_label
+        return inputs.load_examples(path, layout, "dev", parse, command.on_bad_line, "--eval_file")
+
+    def _features_to_score(self, examples):
+        labels, long_text = self._task.label_list, self._command.long_text
+        return features.convert_examples_to_features(
+            examples, labels, self._width, self._tokenizer, long_text
+        )
 
     def _stream(self):
         """--predict_file to --predict_output."""

@@ -27,7 +27,7 @@ _FIRST_WINDOW, _WINDOW = 32, 1024
 
 
 def predict(command, estimator, task, tokenizer, lines, layout):
-    """Scores lines, and writes a prediction a line to --predict_output.
+    """Scores examples, and writes a prediction a line to --predict_output.
 
     Args:
       command: CommandFlags.
@@ -56,6 +56,27 @@ def predict(command, estimator, task, tokenizer, lines, layout):
         text = "".join(f"{line}\n" for line in lines_of(task, window, predictions))
         return len(window), len(window) - len(good), text
 
+    skipped = write_in_order(command, read_examples(lines, layout, "predict"), lines, scored)
+    if skipped:
+        log.warning("%s: %d bad lines have no prediction", lines.name, skipped)
+
+
+def write_in_order(command, found, lines, scored):
+    """Scores what is read, window by window, and writes it to --predict_output.
+
+    Args:
+      command: CommandFlags.
+      found: iterator of what is scored, or UserError for what cannot be; it reads from `lines`.
+      lines: tables.Lines.
+      scored: function(list of what `found` gives) -> (how many there are, how many of them are
+        bad, the text to write); called by several threads.
+
+    Returns:
+      int, how many were bad.
+
+    Raises:
+      UserError: a bad line, unless they are skipped; on stdout the lines before it stay.
+    """
     workers = os.cpu_count() or 1
     waiting = queue.Queue(2 * workers)
     skipped = 0
@@ -67,7 +88,7 @@ def predict(command, estimator, task, tokenizer, lines, layout):
 
         def read():
             try:
-                for window in _windows(lines, layout, command.on_bad_line):
+                for window in _windows(found, lines, command.on_bad_line):
                     waiting.put(pool.submit(scored, window))
                 waiting.put(None)
             except BaseException as error:
@@ -82,8 +103,7 @@ def predict(command, estimator, task, tokenizer, lines, layout):
             write(text)
             bar.update(count)
             skipped += bad
-    if skipped:
-        log.warning("%s: %d bad lines have no prediction", lines.name, skipped)
+    return skipped
 
 
 class _Pool(concurrent.futures.ThreadPoolExecutor):
@@ -93,11 +113,11 @@ class _Pool(concurrent.futures.ThreadPoolExecutor):
         self.shutdown(cancel_futures=True)
 
 
-def _windows(lines, layout, on_bad_line):
-    """Lists of InputExample, or of UserError for bad lines that are skipped."""
+def _windows(found, lines, on_bad_line):
+    """Lists of what `found` gives, UserError among it for what is skipped."""
     window, size = [], _FIRST_WINDOW
     try:
-        for example in read_examples(lines, layout, "predict"):
+        for example in found:
             if isinstance(example, UserError) and on_bad_line == "error":
                 raise example
             window.append(example)

@@ -103,6 +103,11 @@ def define_phase_flags(command, stdout_format="tsv"):
         f"of predict_output; auto: by its name, and {stdout_format} on stdout.",
     )
     define_training_flags(command)
+    define_evaluation_flags(command)
+
+
+def define_evaluation_flags(command):
+    """Evaluation after and while training."""
     command.integer(
         "eval_batch_size",
         8,

@@ -74,9 +74,12 @@ def define_flags(command, tasks, label_flag):
     )
 
 
-def phases(command):
+def phases(command, required=("task_name", "data_dir", "output_dir")):
     """The phases over data_dir whose examples are needed: of "train", "eval" and "predict"; "eval"
     for --eval_steps too.
+
+    Args:
+      required: flags that such a phase needs.
 
     Raises:
       UserError: nothing is asked for, a flag that the phases need is missing, or a file to score
@@ -91,8 +94,6 @@ def phases(command):
             f"--predict_output={command.predict_output}: is of --predict_file, which is missing; "
             "give it, or leave this out"
         )
-    if command.header and not command.text_column:
-        raise UserError("--header: needs --text_column, by number; give it, or leave this out")
     if command.predict_file and not command.data_dir and "predict" in asked:
         asked.remove("predict")  # --do_predict --predict_file=FILE: the file is what to predict.
     if not asked and not command.predict_file and not command.eval_file:
@@ -101,7 +102,7 @@ def phases(command):
             "(or --eval_file or --predict_file)"
         )
     if asked:
-        command.require("task_name", "data_dir", "output_dir")
+        command.require(*required)
     for path in eval_files(command):
         tables.require_file(path, "--eval_file")
     if command.predict_file:
@@ -284,6 +285,8 @@ def data_set(command, table, stored, label_flag):
 
 def _refuse_columns(command, label_flag):
     """--text_column and its like are for --task_name=csv and for files to score."""
+    if command.header and not command.text_column:
+        raise UserError("--header: needs --text_column, by number; give it, or leave this out")
     named = (command.task_name or "csv").lower()
     if command.eval_file or command.predict_file or (named == "csv" and not command.task_module):
         return

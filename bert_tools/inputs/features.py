@@ -9,6 +9,10 @@ from bert_tools.errors import UserError
 LONG_TEXT = ("truncate", "windows")
 
 
+class LabelSet(list):
+    """Labels of which an example may have any number: its label is a tuple of them."""
+
+
 @dataclasses.dataclass
 class Features:
     """Ids of many examples, one after another, without padding.
@@ -69,8 +73,9 @@ def convert_examples_to_features(
     Args:
       examples: list of InputExample.
       label_list: list of the labels, in the order of their numbers: label_ids int64 [examples] and
-        is_real_example int64 [examples], all 1. None: the labels are numbers: vals float32
-        [examples]. An example without a label gets the originals' 0 or -1, which nothing reads.
+        is_real_example int64 [examples], all 1. LabelSet: label_ids [examples, labels]. None: the
+        labels are numbers: vals float32 [examples]. An example without a label gets the originals'
+        0 or -1, which nothing reads.
       max_seq_length, tokenizer, long_text: see `convert_texts`.
 
     Returns:
@@ -96,6 +101,11 @@ def _label_columns(examples, label_list):
     labels = [example.label for example in examples]
     if label_list is None:
         return {"vals": np.array([-1.0 if v is None else v for v in labels], np.float32)}
+    real = {"is_real_example": np.ones(len(labels), np.int64)}
+    if isinstance(label_list, LabelSet):
+        marks = [[label in (found or ()) for label in label_list] for found in labels]
+        marks = np.array(marks, np.int64).reshape(len(labels), len(label_list))
+        return {"label_ids": marks, **real}
     numbers = {label: number for number, label in enumerate(label_list)}
     numbers[None] = 0
     unknown = next((example for example in examples if example.label not in numbers), None)
@@ -104,10 +114,7 @@ def _label_columns(examples, label_list):
         raise UserError(
             f"example {unknown.guid} has the label {unknown.label!r}; the labels are {listed}"
         )
-    return {
-        "label_ids": np.array([numbers[label] for label in labels], np.int64),
-        "is_real_example": np.ones(len(labels), np.int64),
-    }
+    return {"label_ids": np.array([numbers[label] for label in labels], np.int64), **real}
 
 
 def convert_texts(texts_a, texts_b, max_seq_length, tokenizer, long_text="truncate"):

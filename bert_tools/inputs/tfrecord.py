@@ -9,8 +9,8 @@ import concurrent.futures
 import contextlib
 import hashlib
 import itertools
+import math
 import os
-import struct
 
 import numpy as np
 import tensorflow as tf
@@ -155,8 +155,8 @@ def serialize(features, pad_to=None):
     """tf.Example messages in wire format, a bytes an example.
 
     Args:
-      features: Features; its columns become scalar features, floats as float_list, integers as
-      int64_list.
+      features: Features; its columns become features of one value an example, or of several,
+        floats as float_list, integers as int64_list.
       pad_to: int or None, the length that the id features are padded to with zeros.
     """
     ids, offsets = _varints(features.input_ids)
@@ -164,7 +164,7 @@ def serialize(features, pad_to=None):
     lengths = features.lengths.tolist()
     segments = features.segment_ids.astype(np.uint8).tobytes()
     token_ends = features.offsets.tolist()
-    scalars = [_scalar_entries(name, values) for name, values in sorted(features.columns.items())]
+    columns = [_column_entries(name, values) for name, values in sorted(features.columns.items())]
     entries = {name: _EntryHeads(name) for name in ("input_ids", "input_mask", "segment_ids")}
     ids_head, mask_head, segment_head = entries.values()
     ones = b"\x01" * max(lengths, default=0)
@@ -183,7 +183,7 @@ def serialize(features, pad_to=None):
                 segment_head[total],
                 segments[token_ends[index] : token_ends[index + 1]],
                 padding,
-                *(column[index] for column in scalars),
+                *(column[index] for column in columns),
             )
         )
         records.append(b"\x0a" + _varint(len(body)) + body)
@@ -317,15 +317,17 @@ class _EntryHeads(dict):
         return head
 
 
-def _scalar_entries(name, values):
-    """The whole map entry of a scalar feature, for each example."""
+def _column_entries(name, values):
+    """The whole map entry of a column, for each example."""
     key = b"\x0a" + _varint(len(name)) + name.encode()
+    rows = values.reshape(len(values), math.prod(values.shape[1:]))
     if np.issubdtype(values.dtype, np.floating):
-        payloads = (b"\x12\x06\x0a\x04" + struct.pack("<f", value) for value in values.tolist())
+        kind, packed = b"\x12", (row.astype("<f4").tobytes() for row in rows)
     else:
-        varints = (_varint(value & 0xFFFFFFFFFFFFFFFF) for value in values.tolist())
-        lists = (b"\x0a" + _varint(len(varint)) + varint for varint in varints)
-        payloads = (b"\x1a" + _varint(len(packed)) + packed for packed in lists)
+        kind = b"\x1a"
+        packed = (b"".join(_varint(v & 0xFFFFFFFFFFFFFFFF) for v in row) for row in rows.tolist())
+    lists = (b"\x0a" + _varint(len(value)) + value for value in packed)
+    payloads = (kind + _varint(len(value)) + value for value in lists)
     bodies = (key + b"\x12" + _varint(len(payload)) + payload for payload in payloads)
     return [b"\x0a" + _varint(len(body)) + body for body in bodies]
 

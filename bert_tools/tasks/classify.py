@@ -310,11 +310,11 @@ class Classification:
         label = prediction["labels"]
         record = {
             "label": self.label_list[label],
-            "probability": _short(prediction["probabilities"][label]),
+            "probability": short(prediction["probabilities"][label]),
         }
         for field in self._row_fields:
             if field != "labels":
-                values = map(_short, prediction[field])
+                values = map(short, prediction[field])
                 by_class = field in _BY_CLASS
                 record[field] = (
                     dict(zip(self.label_list, values, strict=True)) if by_class else list(values)
@@ -326,6 +326,6 @@ class Classification:
         return {"labels": self.label_list}
 
 
-def _short(value):
+def short(value):
     """A float32 as the shortest number that stands for it."""
     return float(str(value))

@@ -1,5 +1,7 @@
 """Extractive question answering: where the answer begins and ends, as the original run_squad.py."""
 
+from bert_tools.tasks.token_rows import by_example
+
 # Less than any logit, and two of them still a float32.
 _OUTSIDE = -1e30
 
@@ -14,6 +16,7 @@ class Span:
     name = "span"
     label_list = None
     reads_tokens = True  # See model_fn: the head is on every token.
+    dropout_rate = 0.0
 
     def __init__(self, max_seq_length):
         self._max_seq_length = max_seq_length
@@ -51,18 +54,11 @@ class Span:
         logits = tf.matmul(flat, weights["cls/squad/output_weights"], transpose_b=True)
         logits = tf.nn.bias_add(logits, weights["cls/squad/output_bias"])
 
-        first = features.get("first_positions")
-        first = tf.range(rows) * width if first is None else first
-        column = tf.range(width)[tf.newaxis]
-        places = tf.minimum(first[:, tf.newaxis] + column, rows * width - 1)
-        # In packed rows the mask holds the number of the window that a token belongs to.
-        mask = tf.reshape(features["input_mask"], [-1])
-        inside = tf.equal(tf.gather(mask, places), tf.gather(mask, first)[:, tf.newaxis])
-        inside &= column < width - (first % width)[:, tf.newaxis]
-        by_window = tf.where(inside[:, :, tf.newaxis], tf.gather(logits, places), _OUTSIDE)
+        by_window, inside = by_example(logits, features)
+        by_window = tf.where(inside[:, :, tf.newaxis], by_window, _OUTSIDE)
         starts, ends = tf.unstack(by_window, axis=2)
 
-        loss = tf.zeros(tf.shape(first), tf.float32)
+        loss = tf.zeros(tf.shape(starts)[:1], tf.float32)
         if "start_positions" in features:
             loss = 0.5 * (
                 _cross_entropy(starts, features["start_positions"])

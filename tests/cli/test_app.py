@@ -282,6 +282,12 @@ COMMANDS = {
         prefix pooling layers normalize dtype dimensions reduce pca_file resume shard precision
         batching strategy xla seed use_tpu tpu_name tpu_zone gcp_project master num_tpu_cores
     """,
+    "run_ner": """
+        bert bert_config_file vocab_file init_checkpoint do_lower_case max_seq_length data_dir
+        output_dir word_column tag_column on_bad_line max_train_examples max_eval_examples do_train
+        do_eval do_predict eval_file predict_file predict_output train_batch_size learning_rate
+        num_train_epochs warmup_proportion eval_steps best_metric precision strategy seed
+    """,
     "evaluate_sts": """
         bert bert_config_file vocab_file init_checkpoint do_lower_case max_seq_length eval_file
         text_column text_pair_column value_column header input_format on_bad_line pooling layers

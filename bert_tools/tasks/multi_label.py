@@ -1,0 +1,229 @@
+"""Multi-label classification: any number of labels for a text or a pair, each by itself."""
+
+import numpy as np
+
+from bert_tools.errors import UserError
+from bert_tools.inputs.features import LabelSet
+from bert_tools.inputs.tables import shown
+from bert_tools.tasks.classify import short
+
+
+class MultiLabel:
+    """Reading of labels, head, loss and metrics of several labels on the pooled output.
+
+    Args:
+      labels: sequence of at least two labels, in the order of their columns.
+      separator: str, what stands between the labels of a cell.
+      thresholds: float, or one for each label: from which probability on a label holds.
+      tune: bool, `metrics` chooses the thresholds with which each label's F1 is highest first, and
+        keeps them.
+      predict_fields: of classify.FIELDS, see classify.Classification.
+    """
+
+    name = "multi_label"
+    label_flag = "label_column"
+
+    def __init__(self, labels, separator=",", thresholds=0.5, tune=False, predict_fields=None):
+        self.label_list = LabelSet(str(label) for label in labels)
+        if len(set(self.label_list)) < max(2, len(self.label_list)):
+            raise UserError(
+                f"--labels={','.join(self.label_list)}: expected two labels or more, each once; "
+                "correct the list"
+            )
+        self.thresholds = np.broadcast_to(
+            np.asarray(thresholds, np.float64), len(self.label_list)
+        ).copy()
+        self._separator, self._tune = separator, tune
+        self._row_fields = predict_fields or ("probabilities",)
+        self._fields = {"probabilities", *(predict_fields or ("pooled_output",))}
+
+    def parse_label(self, cell):
+        """The labels of a cell, as a tuple in the order of label_list; an empty cell has none.
+
+        Raises:
+          ValueError: one is none of the model's.
+        """
+        found = parse_labels(cell, self._separator)
+        for label in found:
+            if label not in self.label_list:
+                known = ", ".join(self.label_list[:10]) + (", ..." if self.label_list[10:] else "")
+                raise ValueError(f"the label {shown(label)} is none of the model's: {known}")
+        return tuple(label for label in self.label_list if label in found)
+
+    def head_shapes(self, config):
+        """{name: shape} of the head's weights."""
+        count = len(self.label_list)
+        return {"output_weights": (count, config.hidden_size), "output_bias": (count,)}
+
+    def apply(self, weights, pooled_output, features, training=False):
+        """The head.
+
+        Args:
+          weights: dict that holds output_weights [labels, hidden] and output_bias [labels].
+          pooled_output: float32 Tensor [n, hidden].
+          features: dict; `label_ids` integer [n, labels], 1 for the labels that hold.
+          training: bool; without effect.
+
+        Returns:
+          (per_example_loss float32 [n], the mean over labels of the binary cross-entropy;
+          predictions, those of predict_fields: probabilities (each label's own), log_probabilities,
+          logits float32 [n, labels], pooled_output float32 [n, hidden]).
+        """
+        del training
+        import tensorflow as tf
+
+        logits = tf.matmul(pooled_output, weights["output_weights"], transpose_b=True)
+        logits = tf.nn.bias_add(logits, weights["output_bias"])
+        wanted = tf.cast(features["label_ids"], tf.float32)
+        losses = tf.nn.sigmoid_cross_entropy_with_logits(wanted, logits)
+        predictions = {
+            "log_probabilities": tf.math.log_sigmoid(logits),
+            "probabilities": tf.sigmoid(logits),
+            "logits": logits,
+            "pooled_output": pooled_output,
+        }
+        kept = {name: predictions[name] for name in predictions if name in self._fields}
+        return tf.reduce_mean(losses, axis=-1), kept
+
+    def metrics(self, predictions, features):
+        """Metrics over a whole set.
+
+        Args:
+          predictions: {"probabilities": float32 array [n, labels]}.
+          features: {"label_ids": integer array [n, labels]}.
+
+        Returns:
+          dict: eval_accuracy (all labels of an example right), hamming_loss; precision, recall,
+          f1_score as _micro, _macro and _weighted; average_precision_micro and _macro; per_class
+          {label: {precision, recall, f1_score, average_precision, threshold, examples}}. An average
+          precision of a label that no example has is nan, and left out of the mean.
+        """
+        from sklearn import metrics
+
+        truth = np.asarray(features["label_ids"]) > 0
+        probabilities = np.asarray(predictions["probabilities"], np.float64)
+        if self._tune:
+            self.thresholds = best_thresholds(truth, probabilities)
+        decided = probabilities >= self.thresholds
+        result = {
+            "eval_accuracy": float(np.mean((truth == decided).all(axis=1))),
+            "hamming_loss": float(np.mean(truth != decided)),
+        }
+        names = ("precision", "recall", "f1_score")
+        for average in ("micro", "macro", "weighted"):
+            scores = metrics.precision_recall_fscore_support(
+                truth, decided, average=average, zero_division=0
+            )
+            result |= {f"{n}_{average}": float(v) for n, v in zip(names, scores, strict=False)}
+        each = metrics.precision_recall_fscore_support(
+            truth, decided, average=None, zero_division=0
+        )
+        precisions = [
+            float(metrics.average_precision_score(*pair)) if pair[0].any() else np.nan
+            for pair in zip(truth.T, probabilities.T, strict=True)
+        ]
+        defined = [value for value in precisions if not np.isnan(value)]
+        result["average_precision_macro"] = float(np.mean(defined)) if defined else np.nan
+        result["average_precision_micro"] = (
+            float(metrics.average_precision_score(truth, probabilities, average="micro"))
+            if truth.any()
+            else np.nan
+        )
+        result["per_class"] = {
+            label: {
+                **{name: float(values[n]) for name, values in zip(names, each, strict=False)},
+                "average_precision": precisions[n],
+                "threshold": float(self.thresholds[n]),
+                "examples": int(truth[:, n].sum()),
+            }
+            for n, label in enumerate(self.label_list)
+        }
+        return result
+
+    def combine_windows(self, predictions):
+        """What the mean of several windows' predictions says of the whole text."""
+        if "log_probabilities" not in predictions:
+            return predictions
+        smallest = np.finfo(np.float32).tiny
+        logs = np.log(np.maximum(predictions["probabilities"], smallest))
+        return {**predictions, "log_probabilities": logs}
+
+    def decided(self, prediction):
+        """The labels of one example, a list of str."""
+        holds = prediction["probabilities"] >= self.thresholds
+        return [label for label, yes in zip(self.label_list, holds, strict=True) if yes]
+
+    def row(self, prediction):
+        """The line of test_results.tsv for one example: the predict_fields, tab-joined, in the
+        order of label_list; labels are the names, joined by the separator.
+        """
+        cells = []
+        for field in self._row_fields:
+            if field == "labels":
+                cells.append(self._separator.join(self.decided(prediction)))
+            else:
+                cells += map(str, prediction[field])
+        return "\t".join(cells)
+
+    def record(self, prediction):
+        """What a JSON line says of one example: labels, and the predict_fields, those with a number
+        a label by label.
+        """
+        record = {"labels": self.decided(prediction)}
+        for field in self._row_fields:
+            if field == "pooled_output":
+                record[field] = list(map(short, prediction[field]))
+            elif field != "labels":
+                values = map(short, prediction[field])
+                record[field] = dict(zip(self.label_list, values, strict=True))
+        return record
+
+    def description(self):
+        """What bert_tools.json keeps of the task: what the head's columns mean."""
+        return {"labels": list(self.label_list)}
+
+
+def parse_labels(cell, separator):
+    """The labels of a cell as a set of str; a list in JSON lines is one of labels.
+
+    Raises:
+      ValueError: it is neither text nor list.
+    """
+    if isinstance(cell, list):
+        parts = map(str, cell)
+    elif cell is None:
+        parts = ()
+    elif isinstance(cell, dict):
+        raise ValueError(f"expected labels, found {shown(str(cell))}")
+    else:
+        parts = str(cell).split(separator)
+    return {part.strip() for part in parts} - {""}
+
+
+def best_thresholds(truth, probabilities):
+    """For each label the threshold with the highest F1; of equals the one nearest to 0.5, and 0.5
+    where a label has no example.
+
+    A threshold lies in the middle between two probabilities that occur.
+
+    Args:
+      truth: bool array [n, labels].
+      probabilities: float array [n, labels].
+
+    Returns:
+      float64 array [labels].
+    """
+    found = np.full(truth.shape[1], 0.5)
+    for label, (wanted, scores) in enumerate(zip(truth.T, probabilities.T, strict=True)):
+        if not wanted.any():
+            continue
+        values = np.unique(scores)
+        middles = np.concatenate([[values[0] / 2], (values[1:] + values[:-1]) / 2])
+        order = np.sort(scores)
+        right = np.sort(scores[wanted])
+        got = len(order) - np.searchsorted(order, middles)
+        hits = len(right) - np.searchsorted(right, middles)
+        f1 = 2 * hits / (got + wanted.sum())
+        best = np.flatnonzero(f1 == f1.max())
+        found[label] = middles[best[np.argmin(np.abs(middles[best] - 0.5))]]
+    return found

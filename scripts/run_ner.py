@@ -1,0 +1,5 @@
+import sys
+
+from bert_tools.cli.run_ner import main
+
+sys.exit(main())
