@@ -15,9 +15,11 @@ Classify with what was trained; on stdout come JSON lines:
   echo "A fine film." | run_classifier --do_predict=true --bert=/tmp/reviews --predict_file=-
 """
 
+import functools
 import math
 import os
 
+from bert_tools import files
 from bert_tools.cli import app, shared_flags, task_data
 from bert_tools.errors import UserError
 from bert_tools.inputs import tables
@@ -63,6 +65,26 @@ def flags():
         "probabilities",
         f"What is written of a prediction, comma-separated: of {', '.join(classify.FIELDS)}.",
     )
+    command.bool(
+        "multi_label",
+        False,
+        "A text may have any number of labels: none, one, or several in a cell. A trained model "
+        "remembers.",
+    )
+    command.string("label_separator", ",", "What stands between the labels of a cell.")
+    command.float(
+        "threshold",
+        0.5,
+        "multi_label: from which probability on a label holds.",
+        lower_bound=0,
+        upper_bound=1,
+    )
+    command.bool(
+        "tune_thresholds",
+        False,
+        "multi_label: choose each label's threshold by its F1 on the dev set, evaluate with it, "
+        "and keep it in output_dir, where later runs find it.",
+    )
     command.integer(
         "folds",
         0,
@@ -84,11 +106,12 @@ def flags():
 def run(command):
     """The command; see the module's docstring."""
     from bert_tools import plots
-    from bert_tools.tasks import classify
+    from bert_tools.tasks import classify, multi_label
+    from bert_tools.tasks.multi_label import MultiLabel
 
     # Everything that can be wrong is looked at before TensorFlow is loaded and any work is done.
     asked = task_data.phases(command)
-    stored = task_data.description(command, classify.Classification.name)
+    stored = task_data.description(command, (classify.Classification.name, MultiLabel.name))
     if "max_seq_length" in stored:
         command.adopt("max_seq_length", stored["max_seq_length"])
     if command.predict_output == "-":
@@ -99,42 +122,101 @@ def run(command):
     source = task_data.data_set(
         command, classify.DATA_SETS, stored, classify.Classification.label_flag
     )
+    if stored.get("task") == MultiLabel.name:
+        command.adopt("multi_label", True)
+        command.adopt("label_separator", stored.get("label_separator", ","))
+    _check_multi_label(command)
     labels, data = _labels(command, source, stored), {}
     if "train" in asked:
         # The training set says which labels there are, before any other file is read.
-        reader = _task(labels, source) if labels else classify
-        data = task_data.load(command, source, ["train"], reader.parse_label)
+        parse = _parser(command, source, labels)
+        data = task_data.load(command, source, ["train"], parse)
         path, examples = data["train"]
-        found = classify.labels_of(examples, path)
+        found = (multi_label if command.multi_label else classify).labels_of(examples, path)
         labels = labels or found
     if not labels:
         raise UserError(
             "--labels is missing; the model does not say what its classes are, list them in the "
             "order of their columns"
         )
-    task = _task(
-        labels,
-        source,
-        positive_label=command.positive_label or stored.get("positive_label"),
-        class_weights=_class_weights(command, labels, data),
-        label_smoothing=command.label_smoothing,
-        predict_fields=fields,
-    )
+    if command.multi_label:
+        thresholds = stored.get("thresholds")
+        if not thresholds or command.given("threshold"):
+            thresholds = command.threshold
+        task = MultiLabel(
+            labels, command.label_separator, thresholds, command.tune_thresholds, fields
+        )
+    else:
+        task = _task(
+            labels,
+            source,
+            positive_label=command.positive_label or stored.get("positive_label"),
+            class_weights=_class_weights(command, labels, data),
+            label_smoothing=command.label_smoothing,
+            predict_fields=fields,
+        )
     further = [phase for phase in asked if phase != "train"]
     data |= task_data.load(command, source, further, task.parse_label)
     shared_flags.check_training_flags(command)
     on_scored = None
+    if command.tune_thresholds:
+        on_scored = functools.partial(_keep_thresholds, command, task)
     if command.plot_dir:
         on_scored = plots.Plotter(command.plot_dir, task.label_list, task.positive_label)
 
     app.import_tensorflow()
     from bert_tools.cli import folds, phases
 
-    meta = {"positive_label": task.positive_label} if len(labels) == 2 else {}
+    if command.multi_label:
+        meta = {"label_separator": command.label_separator, "thresholds": list(task.thresholds)}
+    else:
+        meta = {"positive_label": task.positive_label} if len(labels) == 2 else {}
     if command.folds:
         folds.run(command, task, source, data, meta, on_scored)
     else:
         phases.Session(command, task, source, data, stored, meta=meta, on_scored=on_scored).run()
+
+
+def _check_multi_label(command):
+    """Flags that contradict --multi_label, or that only it reads, as UserError."""
+    if not command.multi_label:
+        for name in ("tune_thresholds", "threshold", "label_separator"):
+            if command.given(name):
+                raise UserError(f"--{name}: is of --multi_label=true, which is missing; give it")
+        return
+    for name in ("positive_label", "class_weights", "label_smoothing", "folds", "plot_dir"):
+        if getattr(command, name):
+            raise UserError(
+                f"--{name}={getattr(command, name)}: is for one label a text, not for "
+                "--multi_label; leave it out"
+            )
+    if not command.label_separator:
+        raise UserError("--label_separator is empty; name what stands between labels")
+    if command.tune_thresholds and not command.do_eval:
+        raise UserError("--tune_thresholds: chooses them on the dev set; give --do_eval=true")
+
+
+def _parser(command, source, labels):
+    """What reads a training set's labels, see examples.read_examples; labels may be None."""
+    from bert_tools.tasks import classify
+    from bert_tools.tasks.multi_label import MultiLabel, parse_labels
+
+    if command.multi_label:
+        separator = command.label_separator
+        if labels:
+            return MultiLabel(labels, separator).parse_label
+        return lambda cell: tuple(sorted(parse_labels(cell, separator)))
+    return _task(labels, source).parse_label if labels else classify.parse_label
+
+
+def _keep_thresholds(command, task, name, predictions, features):
+    """After the dev set's evaluation: later runs find them, and other files do not change them."""
+    del predictions, features
+    if name == "eval":
+        task.tune = False
+        path = os.path.join(command.output_dir, "bert_tools.json")
+        described = {**files.read_json(path), "thresholds": list(task.thresholds)}
+        files.write_json(path, described)
 
 
 def _task(labels, source, **settings):

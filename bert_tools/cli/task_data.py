@@ -142,7 +142,7 @@ def description(command, kind):
     output_dir counts before --bert, as its checkpoint does.
 
     Args:
-      kind: str, the name of the command's task.
+      kind: str or tuple of str, the name of the command's task, or of its tasks.
 
     Raises:
       UserError: the model is one of another kind of task.
@@ -161,10 +161,11 @@ def described(output_dir, handle, kind):
         if folder and os.path.exists(path):
             stored = files.read_json(path)
             _check_description(stored, path)
-            if stored.get("task") not in (None, kind):
+            kinds = (kind,) if isinstance(kind, str) else kind
+            if stored.get("task") not in (None, *kinds):
                 raise UserError(
-                    f"{path}: the model was trained for another kind of task "
-                    f"({stored['task']}, this command's is {kind}); run the command that trained it"
+                    f"{path}: the model was trained for another kind of task ({stored['task']}, "
+                    f"this command's is {' or '.join(kinds)}); run the command that trained it"
                 )
             return stored
     return {}
@@ -205,6 +206,14 @@ def _check_description(stored, path):
             ),
         ),
         "positive_label": ("a str", lambda value: isinstance(value, str)),
+        "label_separator": ("a str", lambda value: isinstance(value, str) and value),
+        "thresholds": (
+            "a list of numbers",
+            lambda value: (
+                isinstance(value, list) and all(type(number) in numbers for number in value)
+            ),
+        ),
+        "word_column": ("a number", lambda value: type(value) is int),
         "columns": (
             "an object with text_a, text_b, label and header",
             lambda _: (

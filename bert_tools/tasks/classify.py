@@ -137,9 +137,14 @@ def labels_of(examples, path):
             f"{path}: every example has the label {examples[0].label!r}, and there is nothing to "
             "tell apart; give examples of two labels or more"
         )
-    if all(label.isascii() and label.removeprefix("-").isdecimal() for label in found):
-        return sorted(found, key=lambda label: (int(label), label))
-    return sorted(found)
+    return in_order(found)
+
+
+def in_order(labels):
+    """Labels by value where all are integers, else by code point."""
+    if all(label.isascii() and label.removeprefix("-").isdecimal() for label in labels):
+        return sorted(labels, key=lambda label: (int(label), label))
+    return sorted(labels)
 
 
 def balanced_weights(examples, labels):

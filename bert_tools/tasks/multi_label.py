@@ -5,7 +5,7 @@ import numpy as np
 from bert_tools.errors import UserError
 from bert_tools.inputs.features import LabelSet
 from bert_tools.inputs.tables import shown
-from bert_tools.tasks.classify import short
+from bert_tools.tasks.classify import in_order, short
 
 
 class MultiLabel:
@@ -15,8 +15,8 @@ class MultiLabel:
       labels: sequence of at least two labels, in the order of their columns.
       separator: str, what stands between the labels of a cell.
       thresholds: float, or one for each label: from which probability on a label holds.
-      tune: bool, `metrics` chooses the thresholds with which each label's F1 is highest first, and
-        keeps them.
+      tune: bool, `metrics` first chooses the thresholds with which each label's F1 is highest, and
+        keeps them; an attribute, too.
       predict_fields: of classify.FIELDS, see classify.Classification.
     """
 
@@ -33,7 +33,7 @@ class MultiLabel:
         self.thresholds = np.broadcast_to(
             np.asarray(thresholds, np.float64), len(self.label_list)
         ).copy()
-        self._separator, self._tune = separator, tune
+        self._separator, self.tune = separator, tune
         self._row_fields = predict_fields or ("probabilities",)
         self._fields = {"probabilities", *(predict_fields or ("pooled_output",))}
 
@@ -102,7 +102,7 @@ class MultiLabel:
 
         truth = np.asarray(features["label_ids"]) > 0
         probabilities = np.asarray(predictions["probabilities"], np.float64)
-        if self._tune:
+        if self.tune:
             self.thresholds = best_thresholds(truth, probabilities)
         decided = probabilities >= self.thresholds
         result = {
@@ -181,6 +181,21 @@ class MultiLabel:
     def description(self):
         """What bert_tools.json keeps of the task: what the head's columns mean."""
         return {"labels": list(self.label_list)}
+
+
+def labels_of(examples, path):
+    """The labels of a training set in the order of their columns, as classify.labels_of.
+
+    Raises:
+      UserError: there are fewer than two.
+    """
+    found = {label for example in examples for label in example.label}
+    if len(found) < 2:
+        raise UserError(
+            f"{path}: has {len(found)} labels in all, and there is nothing to tell apart; check "
+            "--label_column and --label_separator"
+        )
+    return in_order(found)
 
 
 def parse_labels(cell, separator):
