@@ -158,7 +158,9 @@ def test_answers(ran):
         )
     assert not spans
     assert len(texts) <= 0.005 * len(expected), texts
-    assert len(lists) <= 0.02 * len(expected), lists
+    # The one cause: it writes one blank for a line end, or for two blanks.
+    assert all(" ".join(ours.split()) == " ".join(theirs.split()) for ours, theirs in texts)
+    assert len(lists) <= 0.01 * len(expected), lists
 
 
 def test_null_odds(ran):
