@@ -14,6 +14,11 @@ predict   pairs a second once the graph stands (the original: from the first bat
 
 The predictions of both sides are compared before a figure counts. Both start from one checkpoint
 with the tanh form of GELU, which is all that the original knows.
+
+--task=squad does the same for run_squad.py, without training: CHECKOUT is google-research/bert,
+--data_dir a folder of {train,dev}-v1.1-subset.json; length 384, stride 128. All training questions
+are converted (word pieces, windows, answers, writing; reading the JSON not), the first windows of
+dev are predicted, and the ids of the converted windows are compared too.
 """
 
 import argparse
@@ -25,12 +30,33 @@ import sys
 import tempfile
 
 HERE = os.path.dirname(os.path.abspath(__file__))
+# By --task: the suffix of the workers' names, the head's weights, and what the rows are called.
+TASKS = {
+    "reg": (
+        "",
+        ("output_weights", "output_bias", 1),
+        {
+            "convert": "text to TFRecord, pairs/s",
+            "train": "fine-tune, pairs/s",
+            "predict": "predict, pairs/s",
+        },
+    ),
+    "squad": (
+        "_squad",
+        ("cls/squad/output_weights", "cls/squad/output_bias", 2),
+        {
+            "convert": "SQuAD to TFRecord, questions/s",
+            "predict": "predict, windows/s",
+        },
+    ),
+}
 
 
 def main():
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
+    parser.add_argument("--task", default="reg", choices=TASKS)
     parser.add_argument("--original_dir", required=True)
     parser.add_argument("--original_python", required=True)
     parser.add_argument("--data_dir", required=True)
@@ -41,27 +67,29 @@ def main():
     arguments = parser.parse_args()
     runs = {"original": [], "float32": [], "bfloat16": []}
     with tempfile.TemporaryDirectory() as scratch:
-        model = write_model(os.path.join(scratch, "model"))
+        model = write_model(os.path.join(scratch, "model"), arguments.task)
         for number in range(arguments.rounds):
             for side in runs:
                 print(f"round {number + 1} of {arguments.rounds}: {side}", file=sys.stderr)
                 folder = os.path.join(scratch, f"{side}-{number}")
                 os.mkdir(folder)
                 result = run(side, model, folder, arguments)
-                values = result.pop("values")
+                values, ids = result.pop("values"), result.pop("ids", None)
                 if side == "original":
-                    reference = values
+                    reference, reference_ids = values, ids
                 else:
                     compare(side, reference, values)
+                    if ids != reference_ids:
+                        sys.exit(f"{side} converts to other ids than the original")
                 runs[side].append(result)
     if arguments.output_file:
         with open(arguments.output_file, "w", encoding="utf-8") as writer:
             json.dump(runs, writer, indent=1)
             writer.write("\n")
-    print(table(runs))
+    print(table(runs, TASKS[arguments.task][2]))
 
 
-def write_model(folder):
+def write_model(folder, task):
     """MiniLM in Google's layout with a head, for both sides; returns the folder."""
     import dataclasses
 
@@ -69,8 +97,9 @@ def write_model(folder):
     from bert_tools.hub import google
 
     model = hub.load("minilm")
-    head = encoder.truncated_normal((1, model.config.hidden_size), 0.02, (1, 1))
-    weights = {**model.weights, "output_weights": head, "output_bias": head[0, :1] * 0}
+    kernel, bias, rows = TASKS[task][1]
+    head = encoder.truncated_normal((rows, model.config.hidden_size), 0.02, (1, 1))
+    weights = {**model.weights, kernel: head, bias: head[:, 0] * 0}
     config = dataclasses.replace(model.config, hidden_act="gelu_tanh")
     os.mkdir(folder)
     google.write(folder, model._replace(config=config, weights=weights))
@@ -86,11 +115,14 @@ def run(side, model, scratch, arguments):
         str(arguments.train_steps),
         str(arguments.predict_rows),
     ]
+    suffix = TASKS[arguments.task][0]
     if side == "original":
-        command = [arguments.original_python, os.path.join(HERE, "worker_original.py")]
+        worker = os.path.join(HERE, f"worker_original{suffix}.py")
+        command = [arguments.original_python, worker]
         command += [arguments.original_dir, *common]
     else:
-        command = [sys.executable, os.path.join(HERE, "worker_ours.py"), side, *common]
+        worker = os.path.join(HERE, f"worker_ours{suffix}.py")
+        command = [sys.executable, worker, side, *common]
     # TensorFlow 2 leaves this variable behind, and TensorFlow 1.15 would act on it.
     environment = {k: v for k, v in os.environ.items() if k != "TF2_BEHAVIOR"}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
@@ -110,15 +142,13 @@ def compare(side, reference, values):
         sys.exit(f"{side} predicts something else than the original: {largest}")
 
 
-def table(runs):
-    """The medians as a Markdown table."""
+def table(runs, names):
+    """The medians as a Markdown table; names: {key: what its row is called}."""
     lines = [
         "| | original | here, float32 | ratio | here, bfloat16 | ratio |",
         "|---|---|---|---|---|---|",
     ]
-    names = {"convert": "text to TFRecord, pairs/s", "train": "fine-tune, pairs/s"}
-    names |= {"predict": "predict, pairs/s", "memory": "peak memory, MB"}
-    for key, title in names.items():
+    for key, title in {**names, "memory": "peak memory, MB"}.items():
         middle = {side: statistics.median(result[key] for result in runs[side]) for side in runs}
         cells = [title, f"{middle['original']:,.0f}"]
         for side in ("float32", "bfloat16"):

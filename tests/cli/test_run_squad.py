@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from cli_toys import as_arguments, newest, records, results_of
 
-from bert_tools import encoder
+from bert_tools import encoder, hub
 from bert_tools.cli import app, run_squad
+from bert_tools.hub import google
 
 
 def squad(count, impossible=0, seed=0):
@@ -188,6 +189,32 @@ def test_what_is_wrong_with_the_data_is_counted(run, tmp_path):
     assert "1 answers cannot be found in their context; not learnt (the first: q3)" in err
     assert "1 answers stand elsewhere than answer_start says" in err
     assert "1 questions are longer than --max_query_length=4" in err
+
+
+def test_an_empty_context(run, tmp_path):
+    """Its question is answered with nothing, counted, and the others are answered."""
+    data = squad(3)
+    data["data"][0]["paragraphs"][1]["context"] = " \n"
+    (tmp_path / "empty.json").write_text(json.dumps(data))
+    status, err = run(do_predict=True, predict_file=tmp_path / "empty.json")
+    assert status == 0, err
+    assert "1 questions have a context without any word (the first: q1)" in err
+    predictions = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    assert predictions["q1"] == "" and predictions["q0"] and predictions["q2"]
+
+
+def test_scores_that_are_not_finite(run, tmp_path, toy_model):
+    model = hub.load(toy_model)
+    weights = {
+        **model.weights,
+        "cls/squad/output_weights": np.full((2, 16), 3e38, np.float32),
+        "cls/squad/output_bias": np.zeros(2, np.float32),
+    }
+    google.write(str(tmp_path / "broken"), model._replace(weights=weights))
+    status, err = run(do_predict=True, bert=tmp_path / "broken")
+    assert status == 1 and "Traceback" not in err
+    assert err.splitlines()[-1].startswith("error: question q0: the model's scores are not finite")
+    assert not (tmp_path / "out" / "predictions.json").exists()
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """Answers from Python."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -9,23 +11,42 @@ from bert_tools.hub import google, huggingface
 from bert_tools.squad import QuestionAnswerer, answer_question
 
 CONTEXT = "a b, c d. " * 8
+# Start and end scores of two questions, see test_logits_of_transformers.
+THEIRS = (
+    "-0.2475531 -0.7741936 -1.6291008 -0.5015807 -1.1327693 -1.0258911 0.3140475 -0.5520367 "
+    "-0.8714748 -0.0838346",
+    "1.1375754 1.0104718 0.8701693 0.7168683 0.8513826 1.1165204 0.3239865 0.8650753 "
+    "1.1408652 0.3649524",
+    "0.1334213 -0.3589043 -1.8049483 1.706414 -0.4339215 1.8747525 0.3307747 -0.5809174 "
+    "0.1689601 1.8946149 0.7025753 -0.4452892 -0.967265",
+    "1.0667336 0.7831972 0.7377639 0.419344 0.6398787 0.25599 1.1240281 1.5754225 0.5660094 "
+    "0.033456 0.3981395 0.8685673 1.0191953",
+)
+
+
+def made_up_weights(config):
+    """Weights with a head that finds answers, the same ones always."""
+    shapes = encoder.weight_shapes(config)
+    shapes |= {"cls/squad/output_weights": (2, 16), "cls/squad/output_bias": (2,)}
+    rng = np.random.RandomState(3)
+    return {
+        name: (rng.standard_normal(shapes[name]) * 0.3 + name.endswith("gamma")).astype(np.float32)
+        for name in sorted(shapes)
+    }
 
 
 @pytest.fixture(scope="session")
 def qa_weights(toy_config):
-    rng = np.random.default_rng(3)
-    weights = encoder.initial_weights(toy_config, seed=2)
-    weights = {n: w * 10 if w.ndim == 2 else w for n, w in weights.items()}
-    weights["cls/squad/output_weights"] = rng.normal(size=(2, 16)).astype(np.float32)
-    weights["cls/squad/output_bias"] = np.array([0.25, -0.25], np.float32)
-    return weights
+    return made_up_weights(toy_config)
 
 
 @pytest.fixture(scope="session")
 def qa_folder(tmp_path_factory, toy_model, qa_weights):
-    """A BertForQuestionAnswering in Hugging Face's layout, with random weights."""
+    """A BertForQuestionAnswering in Hugging Face's layout, with made-up weights."""
     folder = str(tmp_path_factory.mktemp("qa") / "model")
-    huggingface.write(folder, hub.load(toy_model)._replace(weights=qa_weights))
+    model = hub.load(toy_model)
+    config = dataclasses.replace(model.config, hidden_act="gelu_erf")
+    huggingface.write(folder, model._replace(config=config, weights=qa_weights))
     return folder
 
 
@@ -69,9 +90,9 @@ def test_what_cannot_answer(toy_model, qa_folder):
         answer_question("a", " \u200b", reader)
 
 
-def test_google_and_hugging_face_layouts_score_alike(toy_model, qa_folder, qa_weights, tmp_path):
+def test_google_and_hugging_face_layouts_score_alike(qa_folder, tmp_path):
     folder = str(tmp_path / "google")
-    google.write(folder, hub.load(toy_model)._replace(weights=qa_weights))
+    google.write(folder, hub.load(qa_folder))
     answers = [
         answer_question("a", CONTEXT, QuestionAnswerer.load(path, max_query_length=8))
         for path in (folder, qa_folder)
@@ -80,14 +101,13 @@ def test_google_and_hugging_face_layouts_score_alike(toy_model, qa_folder, qa_we
 
 
 def test_logits_of_transformers(qa_folder):
-    torch = pytest.importorskip("torch")
-    transformers = pytest.importorskip("transformers")
-    theirs = transformers.BertForQuestionAnswering.from_pretrained(qa_folder).eval()
+    """As transformers 4.57.6's BertForQuestionAnswering gives them for the same folder."""
     reader = QuestionAnswerer.load(qa_folder, max_query_length=8)
-    answer = answer_question("a b?", "c d. a", reader)
-    with torch.no_grad():
-        expected = theirs(
-            input_ids=torch.tensor([answer.ids]), token_type_ids=torch.tensor([answer.segments])
-        )
-    np.testing.assert_allclose(answer.start_scores, expected.start_logits[0], atol=1e-5)
-    np.testing.assert_allclose(answer.end_scores, expected.end_logits[0], atol=1e-5)
+    answers = reader.answer([("a b?", "c d. a"), ("c", "ab, cd be. ab c d")])
+    found = [side for answer in answers for side in (answer.start_scores, answer.end_scores)]
+    assert [answer.ids for answer in answers] == [
+        [2, 5, 6, 1, 3, 7, 8, 12, 5, 3],
+        [2, 7, 3, 1, 11, 1, 6, 9, 12, 1, 7, 8, 3],
+    ]
+    for ours, theirs in zip(found, THEIRS, strict=True):
+        np.testing.assert_allclose(ours, np.array(theirs.split(), float), rtol=0, atol=1e-5)

@@ -1,6 +1,7 @@
 """Reading of SQuAD's and CMRC's JSON, good and bad."""
 
 import json
+import pathlib
 
 import pytest
 from squad_toys import question, squad, write
@@ -114,6 +115,7 @@ def test_cmrc_own_layout(tmp_path):
     ("text", "error"),
     [
         ("{", r"x\.json:1: is not JSON"),
+        ("[" * 100_000, r"x\.json: is nested too deeply"),
         ("{}", r"x\.json: the file: lacks 'data'"),
         ("3", r"x\.json: the file: data is '3'"),
         ('{"data": 3}', r"the file: data is '3', expected a list"),
@@ -148,6 +150,23 @@ def test_no_file_and_no_utf_8(tmp_path):
     (tmp_path / "x.json").write_bytes(b"\xff\xfe{")
     with pytest.raises(UserError, match=r"is not UTF-8"):
         read_squad_examples(str(tmp_path / "x.json"), True)
+
+
+@pytest.mark.parametrize(
+    ("name", "asked", "impossible"),
+    [
+        ("squad-en/train", 480, 180),
+        ("squad-en/dev", 104, 37),
+        ("squad-zh/train", 185, 50),
+        ("squad-zh/dev", 64, 19),
+    ],
+)
+def test_samples(name, asked, impossible):
+    """As data/README.md describes them, and nothing is wrong with them."""
+    path = pathlib.Path(__file__).resolve().parents[2] / "data" / f"{name}.json"
+    examples, findings = read_squad_examples(str(path), True, version_2_with_negative=True)
+    assert list(findings.lines()) == []
+    assert (len(examples), sum(e.is_impossible for e in examples)) == (asked, impossible)
 
 
 def test_cmrc_as_published(shared):
