@@ -1,6 +1,6 @@
 """beam_extract: extract_cls over many files, on a cluster, as an Apache Beam pipeline.
 
-scripts/beam_extract.py --input_file='texts/*.txt' --output_file=vectors/v.npy --bert=minilm
+python scripts/beam_extract.py --input_file='texts/*.txt' --output_file=vectors/v.npy --bert=minilm
 
 Files hold one text a line, a pair split at " ||| "; gzip is unpacked. Out come shards,
 vectors/v-00000-of-00012.npy and so on: joined in the order of their names, row n is line n of all

@@ -188,6 +188,11 @@ def _opened(path):
 def _put(local, target):
     """Copies a local file to its final name, where it appears whole."""
     aside = f"{target}.{uuid.uuid4().hex}"
-    with open(local, "rb") as reader, FileSystems.create(aside) as writer:
-        shutil.copyfileobj(reader, writer)
-    FileSystems.rename([aside], [target])
+    try:
+        with open(local, "rb") as reader, FileSystems.create(aside) as writer:
+            shutil.copyfileobj(reader, writer)
+        FileSystems.rename([aside], [target])
+    except BaseException:
+        if FileSystems.exists(aside):
+            FileSystems.delete([aside])
+        raise
