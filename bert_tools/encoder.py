@@ -110,13 +110,15 @@ def scoring_weights(config, weights):
         elif "/attention/self/" not in name:
             yield name, weights.pop(name)
     scale = np.float32(1.0 / math.sqrt(config.hidden_size // config.num_attention_heads))
-    for layer in range(config.num_hidden_layers):
-        prefix = f"bert/encoder/layer_{layer}/attention/self"
+    groups = range(config.num_hidden_groups or config.num_hidden_layers)
+    for prefix in (prefix for group in groups for prefix in _group_prefixes(config, group)):
         for kind in ("kernel", "bias"):
             query, key, value = (
-                weights.pop(f"{prefix}/{part}/{kind}") for part in ("query", "key", "value")
+                weights.pop(f"{prefix}/attention/self/{part}/{kind}")
+                for part in ("query", "key", "value")
             )
-            yield f"{prefix}/qkv/{kind}", np.concatenate([query * scale, key, value], -1)
+            name = f"{prefix}/attention/self/qkv/{kind}"
+            yield name, np.concatenate([query * scale, key, value], -1)
 
 
 def truncated_normal(shape, stddev, seed):

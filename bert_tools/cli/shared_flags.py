@@ -41,10 +41,15 @@ def define_model_flags(command, max_seq_length=128):
         )
 
 
+def define_precision_flag(command):
+    """--precision."""
+    command.enum("precision", "float32", _PRECISIONS, "what matrix products are computed in.")
+
+
 def define_compute_flags(command, batching=True):
     """How and on what to compute, with the originals' TPU flags."""
     command.group("Compute")
-    command.enum("precision", "float32", _PRECISIONS, "what matrix products are computed in.")
+    define_precision_flag(command)
     if batching:
         command.enum(
             "batching", "pack", _BATCHING, "how examples are laid out; the results are the same."

@@ -65,15 +65,20 @@ class Lines:
     Args:
       reader: unbuffered binary file; read(n) gives what is there.
       name: str, what errors call it.
+      number: int, lines that the reader has left behind.
+
+    Attributes:
+      offset: int, the bytes, unpacked, that the lines so far took.
 
     Raises:
       UserError: the gzip data is damaged or cut short.
     """
 
-    def __init__(self, reader, name):
+    def __init__(self, reader, name, number=0):
         self.name = name
+        self.offset = 0
         self._reader = reader
-        self._number = 0
+        self._number = number
         self._lines = collections.deque()
         self._given_back = collections.deque()
         self._begun = []  # Pieces of a line that has not ended yet.
@@ -92,6 +97,7 @@ class Lines:
             self._read()
         self._number += 1
         raw = self._lines.popleft()
+        self.offset += len(raw) + 1
         if self._number == 1 and raw.startswith(b"\xef\xbb\xbf"):
             raw = raw[3:]
         try:

@@ -101,9 +101,11 @@ class Encoder:
             devices = ["/GPU:0" if tf.config.list_logical_devices("GPU") else "/CPU:0"]
         on_cpu = "CPU" in devices[0].upper()
         # One call at a time leaves cores idle between its operations.
-        self._calls = (os.cpu_count() or 1) if on_cpu else 2 * len(devices)
+        self._calls = len(os.sched_getaffinity(0)) if on_cpu else 2 * len(devices)
         self._devices = list(devices)
         self._functions = self._build(model, on_cpu)
+        if not self._xla:
+            self._prepare()
 
     @classmethod
     def load(cls, handle, **options):
@@ -225,6 +227,24 @@ class Encoder:
             return tf.function(compute, jit_compile=True)
         return tf.function(compute, input_signature=[signature]).get_concrete_function()
 
+    def _prepare(self):
+        """One small call: the first one optimises the graph and copies its constants, and two at
+        once would each do so.
+        """
+        names = ("input_ids", "input_mask", "segment_ids", "position_ids")
+        batch = {name: np.zeros((1, 3), np.int32) for name in names}
+        batch["input_mask"] += 1
+        batch["first_positions"] = np.zeros(1, np.int32)
+        if self._mode != "pack":
+            del batch["position_ids"]
+        for device in range(len(self._devices)):
+            self._run(batch, device)
+
+    def _run(self, batch, device):
+        with tf.device(self._devices[device]):
+            tensors = {name: tf.convert_to_tensor(values) for name, values in batch.items()}
+            return self._functions[device](tensors).numpy()
+
     def _begin(self, pool, texts):
         """Hands a window's blocks to the pool: (vectors, the calls that fill them)."""
         firsts = [text if isinstance(text, str) else text[0] for text in texts]
@@ -255,10 +275,7 @@ class Encoder:
             batch["first_positions"] = np.arange(rows, dtype=np.int32) * width
         if self._mode == "pack" and "position_ids" not in batch:
             batch["position_ids"] = np.broadcast_to(np.arange(width, dtype=np.int32), (rows, width))
-        with tf.device(self._devices[device]):
-            tensors = {name: tf.convert_to_tensor(values) for name, values in batch.items()}
-            found = self._functions[device](tensors)
-        vectors[block.examples] = found.numpy()[:count]
+        vectors[block.examples] = self._run(batch, device)[:count]
 
 
 class _Pool(concurrent.futures.ThreadPoolExecutor):

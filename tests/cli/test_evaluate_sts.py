@@ -123,6 +123,21 @@ def test_refused(run, stdin, flags, message):
     assert message.replace("stdin:", "") in err
 
 
+def test_a_trained_folder(run, trained):
+    """What run_reg leaves is a model as any other; its vectors are those of its own encoder."""
+    rows = pairs()
+    status, out, err = run(
+        as_lines(rows).encode(), eval_file="-", bert=trained[0], max_seq_length=16
+    )
+    assert status == 0, err
+    found = table(out)
+    assert [pooling for pooling, _ in found] == ["cls", "pooled", "mean", "max", "first_last_mean"]
+    encoder = Encoder.load(str(trained[0]), pooling="pooled", max_seq_length=16)
+    first, second = (encoder.encode([row[place] for row in rows]) for place in (0, 1))
+    want = stats.pearsonr(similarity(first, second, "cosine"), [row[2] for row in rows]).statistic
+    assert found["pooled", "-"]["cosine_pearson"] == pytest.approx(want, abs=2e-4)
+
+
 def test_minilm_on_sts_b(run, minilm, shared):
     """sentence-transformers' Spearman of the mean, 0.8203, to four digits."""
     path = shared / "data" / "stsb" / "en" / "test.tsv"

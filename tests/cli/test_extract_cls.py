@@ -1,9 +1,11 @@
 """extract_cls from its command line to its files."""
 
+import contextlib
 import io
 import json
 import os
 import pathlib
+import resource
 import shlex
 import signal
 import subprocess
@@ -254,6 +256,61 @@ def test_disk_full(written, run, tmp_path, monkeypatch):
     status, _, err = run(input_file=tmp_path / "in.txt", output_file=tmp_path / "out.npy")
     assert status == 1 and "the disk has 0 MB left; free space" in err
     assert (tmp_path / "out.npy").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    "name, kilobytes", [("out.npy", 64), ("out.npz", 140), ("out.jsonl", 200), ("out.tsv", 200)]
+)
+def test_disk_full_on_the_way(run, tmp_path, kilobytes, name):
+    """2,000 vectors of 64 bytes (.jsonl and .tsv: of more) do not fit into the largest file that
+    there may be: nothing stands under the final name, and --resume goes on when there is room.
+    """
+    (tmp_path / "in.txt").write_text("".join(f"{line}\n" for line in many(2000)))
+    flags = {"input_file": tmp_path / "in.txt", "output_file": tmp_path / name}
+    with largest_file(1000 * kilobytes):
+        status, out, err = run(**flags)
+    assert (status, out) == (1, "")
+    errors = [line for line in err.splitlines() if not line.startswith("INFO")]
+    assert len(errors) == 1 and errors[0].startswith(f"error: {tmp_path / name}")
+    assert "cannot be written (File too large); free space" in errors[0]
+    left = [f"{name}.part", f"{name}.part.json"]
+    assert sorted(os.listdir(tmp_path)) == sorted(["in.txt", *left])
+    assert run(**flags, resume=True)[0] == 0
+    found = (tmp_path / name).read_bytes()
+    assert run(**flags)[0] == 0
+    assert (tmp_path / name).read_bytes() == found
+    assert sorted(os.listdir(tmp_path)) == sorted(["in.txt", name])
+
+
+def test_disk_full_of_stdin_and_stdout(run, tmp_path, wide_model):
+    lines = "".join(f"{line}\n" for line in many(2000)).encode()
+    with largest_file(8000):
+        status, _, err = run(lines, input_file="-", output_file=tmp_path / "out.npy")
+    assert status == 1 and "what comes from - cannot be kept there (File too large)" in err
+    assert os.listdir(tmp_path) == []
+    flags = {"bert": wide_model, "max_seq_length": 32, "input_file": "-", "output_file": "-"}
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(
+            command_of(**flags),
+            input=lines,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            env=ENVIRONMENT,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr == b"error: output: No space left on device; see to it and run again\n"
+
+
+@contextlib.contextmanager
+def largest_file(size):
+    """While it lasts, no file of this process grows beyond so many bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 class FullDisk:

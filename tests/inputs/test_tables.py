@@ -96,6 +96,15 @@ def test_line_of_many_blocks():
     assert lines_of(f"x\n{line}\ny") == [(1, "x"), (2, line), (3, "y")]
 
 
+def test_reading_goes_on_at_an_offset():
+    content = "\ufeffa\nä\r\n\nlast".encode()
+    lines = tables.Lines(io.BytesIO(content), "f")
+    for expected in (1, "a"), (2, "ä"), (3, ""):
+        assert next(lines) == expected
+        rest = tables.Lines(io.BytesIO(content[lines.offset :]), "f", expected[0])
+        assert list(rest) == [(1, "a"), (2, "ä"), (3, ""), (4, "last")][expected[0] :]
+
+
 def test_not_utf_8_is_one_line_of_others():
     first, (number, error), last = lines_of(b"a\nc\xe9\td\nb\n")
     assert (first, number, last) == ((1, "a"), 2, (3, "b"))
