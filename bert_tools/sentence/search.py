@@ -101,7 +101,7 @@ class Exact:
             if not len(row):
                 continue
             place += column
-            score = _exact(queries, corpus, row + start, place)
+            score = pair_scores(queries, corpus, row + start, place)
             # Beside the best so far, row by row, and of these the k best.
             old, _ = np.nonzero(places >= 0)
             row = np.concatenate([old, row])
@@ -144,7 +144,7 @@ def best_pairs(first, k, second=None, threshold=-np.inf):
                 continue
             i, j = np.divmod(found, block.shape[1])
             i, j = i + start, j + column
-            score = _exact(first, other, i, j)
+            score = pair_scores(first, other, i, j)
             merged = zip(best, (i, j, score), strict=True)
             i, j, score = (np.concatenate(parts) for parts in merged)
             order = np.lexsort((j, i, -score))
@@ -173,7 +173,7 @@ def pairs_above(first, threshold, second=None):
         for column, block in _stripe(first, second, start, start + rows):
             i, j = np.nonzero(block >= floor)
             i, j = i + start, j + column
-            score = _exact(first, other, i, j)
+            score = pair_scores(first, other, i, j)
             kept = score >= threshold
             parts.append((i[kept], j[kept], score[kept]))
         i, j, score = (np.concatenate(part) for part in zip(*parts, strict=True))
@@ -217,8 +217,16 @@ def _slack(first, second):
     return width * 2.0**-40 * (first.longest + second.longest)
 
 
-def _exact(first, second, i, j):
-    """float64 [n], the scores of pairs of rows."""
+def pair_scores(first, second, i, j):
+    """The scores of pairs of rows.
+
+    Args:
+      first, second: Rows.
+      i, j: int arrays [n], places in the first and in the second.
+
+    Returns:
+      float64 array [n].
+    """
     parts = [
         similarity(
             first.vectors[i[start : start + _PAIRS]],

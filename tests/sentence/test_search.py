@@ -85,7 +85,8 @@ def test_pairs(corpus, name, other):
     # At a score that a pair has, for the pairs that have it count.
     threshold = wanted[2][len(wanted[2]) // 5]
     many = wanted[2] >= threshold
-    found = [np.concatenate(part) for part in zip(*pairs_above(rows[0], threshold, rows[1]))]
+    parts = list(pairs_above(rows[0], threshold, rows[1]))
+    found = [np.concatenate(part) for part in zip(*parts, strict=True)]
     order = np.lexsort((wanted[1][many], wanted[0][many]))
     for got, want in zip(found, wanted, strict=True):
         np.testing.assert_array_equal(got, want[many][order])

@@ -1,0 +1,95 @@
+"""The map of clusters, by matplotlib (extra: plots)."""
+
+import os
+
+import numpy as np
+
+from bert_tools.plots import fonts, save
+
+_COLORED = 20  # Clusters with a colour of their own; further ones share grey.
+_TEXTS = 40  # Points that have their texts beside them, at most.
+_LONGEST = 48  # Characters of a text on the map.
+
+
+def draw_map(folder, points, labels, texts, words):
+    """Writes map.png: a point a text, coloured by cluster, each cluster's number in its midst; its
+    size and typical words beside the map; where there are few points, their texts.
+
+    Args:
+      folder: str, made by plots.require_folder.
+      points: float array [n, 2].
+      labels: int array [n], -1 for texts in no cluster.
+      texts: list of str, n of them.
+      words: list of lists of str, the typical words of each cluster.
+    """
+    with fonts():
+        save(map_figure(points, labels, texts, words), os.path.join(folder, "map.png"))
+
+
+def map_figure(points, labels, texts, words):
+    """The matplotlib Figure of `draw_map`."""
+    import matplotlib
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11.0, 7.0), layout="constrained")
+    axes = figure.subplots()
+    colors = matplotlib.colormaps["tab20"].colors
+    # Dark ones first, which neighbouring clusters can be told apart by.
+    colors = [*colors[::2], *colors[1::2]]
+    size = float(np.clip(4000 / max(1, len(points)), 4, 60))
+    rest = (labels < 0) | (labels >= _COLORED)
+    if rest.any():
+        name = "in none" if labels.max(initial=-1) < _COLORED else "in none or a smaller one"
+        axes.scatter(*points[rest].T, s=size, color="0.8", label=f"{name} ({rest.sum()})")
+    for label in range(min(_COLORED, labels.max(initial=-1) + 1)):
+        own = labels == label
+        typical = ", ".join(words[label][:3]) if label < len(words) else ""
+        name = f"{label}: {typical} ({own.sum()})" if typical else f"{label} ({own.sum()})"
+        axes.scatter(*points[own].T, s=size, color=colors[label], label=name)
+        if own.any() and len(points) > _TEXTS:
+            # The midst of most of its points, not of the few that lie elsewhere.
+            axes.text(
+                *np.median(points[own], axis=0),
+                str(label),
+                ha="center",
+                va="center",
+                weight="bold",
+                bbox={"boxstyle": "round", "facecolor": "white", "edgecolor": colors[label]},
+            )
+    if len(points) <= _TEXTS:
+        _write_texts(axes, points, texts)
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for text in figure.legend(loc="outside right upper", fontsize="small", frameon=False).texts:
+        text.set_parse_math(False)  # "$" is a character of texts.
+    return figure
+
+
+def _write_texts(axes, points, texts):
+    """Each point's text to its right, or to its left in the right half; moved up where two would
+    touch.
+    """
+    low, high = points.min(0), points.max(0)
+    span = np.where(high > low, high - low, 1.0)
+    axes.set_xlim(low[0] - 0.35 * span[0], high[0] + 0.35 * span[0])
+    line = 0.035 * span[1]
+    taken = []
+    for place in np.argsort(points[:, 1], kind="stable"):
+        x, y = points[place]
+        right = x > (low[0] + high[0]) / 2
+        height = y
+        while any(side == right and abs(height - other) < line for side, other in taken):
+            height += line / 4
+        taken.append((right, height))
+        text = texts[place]
+        text = text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
+        note = axes.annotate(
+            text,
+            (x, y),
+            (x + (-0.015 if right else 0.015) * span[0], height),
+            ha="right" if right else "left",
+            va="center",
+            fontsize=8,
+        )
+        note.set_parse_math(False)
+    axes.set_ylim(low[1] - 0.1 * span[1], max(high[1], *(y for _, y in taken)) + 0.1 * span[1])
