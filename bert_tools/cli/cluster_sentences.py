@@ -66,6 +66,8 @@ def run(command):
     counts = _counts(command)
     vector_sources.require_source(command, "input_file")
     form = vector_sources.form_of(command)
+    if command.summary_file:
+        vector_sources.require_place(command, "summary_file")
     if command.plot_dir:
         from bert_tools import plots
 

@@ -85,18 +85,19 @@ def define_vector_flags(command, similarity=True):
 
 
 def form_of(command):
-    """ "tsv" or "jsonl", as --output_format or the name of --output_file says.
-
-    Raises:
-      UserError: the file's folder is absent.
-    """
-    path = command.output_file
-    folder = os.path.dirname(path)
-    if os.path.isdir(path) or (folder and not os.path.isdir(folder)):
-        raise UserError(f"--output_file={path}: cannot be written there; name a file in a folder")
+    """ "tsv" or "jsonl", as --output_format or the name of --output_file says."""
+    require_place(command, "output_file")
     if command.output_format != "auto":
         return command.output_format
-    return "jsonl" if path.endswith((".jsonl", ".json")) else "tsv"
+    return "jsonl" if command.output_file.endswith((".jsonl", ".json")) else "tsv"
+
+
+def require_place(command, flag):
+    """Raises UserError when the file that a flag names cannot lie there."""
+    path = getattr(command, flag)
+    folder = os.path.dirname(path)
+    if os.path.isdir(path) or (folder and not os.path.isdir(folder)):
+        raise UserError(f"--{flag}={path}: cannot be written there; name a file in a folder")
 
 
 def row(form, record):

@@ -172,7 +172,7 @@ def words(text):
     for run in _WORD.findall(text.lower()):
         if re.match(f"[{_HAN}]", run):
             found += [run[place : place + 2] for place in range(len(run) - 1)]
-        elif len(run) > 1 and run not in ENGLISH_STOP_WORDS:
+        elif len(run) > 1 and not run.isdigit() and run not in ENGLISH_STOP_WORDS:
             found.append(run)
     return found
 

@@ -14,7 +14,7 @@ import numpy as np
 
 from bert_tools import files
 from bert_tools.errors import UserError
-from bert_tools.sentence.search import Rows, pair_scores, pairs_above
+from bert_tools.sentence.search import Rows, pair_scores, pairs_above, without_noise
 from bert_tools.sentence.similarity import similarity
 
 _DESCRIPTION = "index.json"
@@ -78,7 +78,8 @@ def neighbours(graph, queries, k):
     scores = np.full(places.shape, -np.inf)
     # From the vectors themselves, so that equal ones have equal scores.
     vectors = graph.reconstruct_batch(places[found])
-    scores[found] = similarity(queries[np.nonzero(found)[0]], vectors, "cosine")
+    cosines = similarity(queries[np.nonzero(found)[0]], vectors, "cosine")
+    scores[found] = without_noise(cosines, "cosine")
     order = np.lexsort((places, -scores), axis=1)
     return np.take_along_axis(scores, order, 1), np.take_along_axis(places, order, 1)
 

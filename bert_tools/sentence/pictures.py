@@ -6,8 +6,8 @@ import numpy as np
 
 from bert_tools.plots import fonts, save
 
-_COLORED = 20  # Clusters with a colour of their own; further ones share grey.
-_TEXTS = 40  # Points that have their texts beside them, at most.
+_COLORED = 18  # Clusters with a colour of their own; further ones share grey.
+_TEXTS = 30  # Points that have their texts beside them, at most.
 _LONGEST = 48  # Characters of a text on the map.
 
 
@@ -31,11 +31,12 @@ def map_figure(points, labels, texts, words):
     import matplotlib
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11.0, 7.0), layout="constrained")
+    height = 4.5 if len(points) <= _TEXTS // 2 else 7.0
+    figure = Figure(figsize=(11.0, height), layout="constrained")
     axes = figure.subplots()
+    # Dark ones first, which neighbouring clusters can be told apart by; without the greys.
     colors = matplotlib.colormaps["tab20"].colors
-    # Dark ones first, which neighbouring clusters can be told apart by.
-    colors = [*colors[::2], *colors[1::2]]
+    colors = [color for half in (0, 1) for color in colors[half::2] if np.ptp(color) > 0.05]
     size = float(np.clip(4000 / max(1, len(points)), 4, 60))
     rest = (labels < 0) | (labels >= _COLORED)
     if rest.any():
@@ -54,7 +55,7 @@ def map_figure(points, labels, texts, words):
                 ha="center",
                 va="center",
                 weight="bold",
-                bbox={"boxstyle": "round", "facecolor": "white", "edgecolor": colors[label]},
+                bbox={"boxstyle": "round", "facecolor": (1, 1, 1, 0.8), "edgecolor": colors[label]},
             )
     if len(points) <= _TEXTS:
         _write_texts(axes, points, texts)
@@ -66,30 +67,31 @@ def map_figure(points, labels, texts, words):
 
 
 def _write_texts(axes, points, texts):
-    """Each point's text to its right, or to its left in the right half; moved up where two would
-    touch.
+    """Each point's text to its right, or to its left in the right half; moved up to a line of its
+    own.
     """
     low, high = points.min(0), points.max(0)
     span = np.where(high > low, high - low, 1.0)
     axes.set_xlim(low[0] - 0.35 * span[0], high[0] + 0.35 * span[0])
-    line = 0.035 * span[1]
+    line = 0.2 / axes.figure.get_figheight() * span[1]  # A little more than 8 points.
     taken = []
     for place in np.argsort(points[:, 1], kind="stable"):
         x, y = points[place]
         right = x > (low[0] + high[0]) / 2
         height = y
-        while any(side == right and abs(height - other) < line for side, other in taken):
+        while any(abs(height - other) < line for other in taken):
             height += line / 4
-        taken.append((right, height))
+        taken.append(height)
         text = texts[place]
         text = text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
         note = axes.annotate(
             text,
             (x, y),
-            (x + (-0.015 if right else 0.015) * span[0], height),
+            (x + (-0.03 if right else 0.03) * span[0], height),
             ha="right" if right else "left",
             va="center",
             fontsize=8,
+            arrowprops={"arrowstyle": "-", "color": "0.6", "linewidth": 0.5},
         )
         note.set_parse_math(False)
-    axes.set_ylim(low[1] - 0.1 * span[1], max(high[1], *(y for _, y in taken)) + 0.1 * span[1])
+    axes.set_ylim(low[1] - 0.1 * span[1], max(high[1], *taken) + 0.1 * span[1])

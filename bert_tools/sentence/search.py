@@ -5,8 +5,8 @@ the number of scores.
     first, second, scores = best_pairs(Rows(vectors), 100)  # the hundred most similar pairs
 
 Products are taken in float32, and whatever they leave in doubt is computed once more in float64 by
-`similarity`: results equal those of comparing every two rows so, and equal scores are told apart by
-place, the lower first.
+`similarity`: results equal those of comparing every two rows so, and equal scores (of cosines: to
+twelve decimals) are told apart by place, the lower first.
 """
 
 import numpy as np
@@ -235,4 +235,9 @@ def pair_scores(first, second, i, j):
         )
         for start in range(0, len(i), _PAIRS)
     ]
-    return np.concatenate([np.zeros(0), *parts])
+    return without_noise(np.concatenate([np.zeros(0), *parts]), first.name)
+
+
+def without_noise(scores, name):
+    """float64 scores; cosines that agree to twelve decimals become equal, as those of copies."""
+    return np.round(scores, 12) if name == "cosine" else scores

@@ -26,7 +26,8 @@ def vectors(rows, seed=0, distinct=None):
 
 def all_scores(first, second, name):
     i, j = np.divmod(np.arange(len(first) * len(second)), len(second))
-    return similarity(first[i], second[j], name).reshape(len(first), len(second))
+    scores = similarity(first[i], second[j], name).reshape(len(first), len(second))
+    return scores.round(12) if name == "cosine" else scores
 
 
 def all_pairs(first, second, name):
