@@ -85,13 +85,14 @@ def test_map(run, saved, tmp_path):
 @pytest.mark.parametrize("count", [6, 30, 300])
 def test_what_the_map_shows(count):
     pytest.importorskip("matplotlib", reason="needs the extra plots")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.text import Text
 
     points = np.random.default_rng(0).normal(size=(count, 2))
     labels = np.arange(count) % 3 - 1
     texts = [f"costs $ {place} and $ more " + "x" * 60 for place in range(count)]
     figure = pictures.map_figure(points, labels, texts, [["a$", "b"], ["c$"]])
-    figure.canvas.draw()
+    FigureCanvasAgg(figure).draw()
     (legend,) = figure.legends
     share = count // 3
     names = [f"in none ({share})", f"0: a$, b ({share})", f"1: c$ ({share})"]
