@@ -67,31 +67,35 @@ def map_figure(points, labels, texts, words):
 
 
 def _write_texts(axes, points, texts):
-    """Each point's text to its right, or to its left in the right half; moved up to a line of its
-    own.
+    """The texts of the points left and right of the map, each half's on its side, a line each, in
+    the order of their height; a line leads to the point.
     """
     low, high = points.min(0), points.max(0)
     span = np.where(high > low, high - low, 1.0)
-    axes.set_xlim(low[0] - 0.35 * span[0], high[0] + 0.35 * span[0])
     line = 0.2 / axes.figure.get_figheight() * span[1]  # A little more than 8 points.
-    taken = []
-    for place in np.argsort(points[:, 1], kind="stable"):
-        x, y = points[place]
-        right = x > (low[0] + high[0]) / 2
-        height = y
-        while any(abs(height - other) < line for other in taken):
-            height += line / 4
-        taken.append(height)
-        text = texts[place]
-        text = text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
-        note = axes.annotate(
-            text,
-            (x, y),
-            (x + (-0.03 if right else 0.03) * span[0], height),
-            ha="right" if right else "left",
-            va="center",
-            fontsize=8,
-            arrowprops={"arrowstyle": "-", "color": "0.6", "linewidth": 0.5},
-        )
-        note.set_parse_math(False)
-    axes.set_ylim(low[1] - 0.1 * span[1], max(high[1], *taken) + 0.1 * span[1])
+    top = high[1]
+    for right in (False, True):
+        side = np.flatnonzero((points[:, 0] > (low[0] + high[0]) / 2) == right)
+        height = -np.inf
+        for place in side[np.argsort(points[side, 1], kind="stable")]:
+            height = max(height + line, points[place, 1])
+            text = texts[place]
+            note = axes.annotate(
+                text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "...",
+                points[place],
+                (high[0] + 0.08 * span[0] if right else low[0] - 0.08 * span[0], height),
+                ha="left" if right else "right",
+                va="center",
+                fontsize=8,
+                arrowprops={
+                    "arrowstyle": "-",
+                    "color": "0.6",
+                    "linewidth": 0.5,
+                    "relpos": (1 - right, 0.5),
+                },
+            )
+            note.set_parse_math(False)
+        top = max(top, height)
+    # Room for them: 48 characters are a good third of the figure.
+    axes.set_xlim(low[0] - 1.3 * span[0], high[0] + 1.3 * span[0])
+    axes.set_ylim(low[1] - 0.1 * span[1], top + 0.1 * span[1])
