@@ -373,7 +373,6 @@ def _collected(name, window):
     import numpy as np
 
     ids, texts, vectors = (list(column) for column in zip(*window, strict=True))
-    window.clear()  # Else the vectors would be there twice.
     known = all(text is not None for text in texts)
     encoded = None if vectors[0] is None else np.stack(vectors)
     return Collection(name, ids, texts if known else None, encoded)
