@@ -41,7 +41,7 @@ def flags():
         None,
         "Folder of an approximate index: with --corpus it is built, without it is searched.",
     )
-    command.bool("add", False, "Add the corpus to the index that is there.")
+    command.bool("add", False, "Add the corpus to the index that is there; its ids go on.")
     command.group("Queries")
     command.string("queries", None, "As --corpus; - is answered line by line.")
     command.string("query_column", None, "Column of the queries, as --text_column.")
@@ -79,7 +79,7 @@ def run(command):
     queries = None
     if command.queries and command.queries != "-":
         queries = [vector_sources.read(command, "queries", column="query_column")]
-    if corpus is not None and (command.queries or command.interactive):
+    if corpus is not None and not command.add and (command.queries or command.interactive):
         _check_top_k(command, len(corpus), corpus.name)
 
     if command.index:
@@ -179,9 +179,10 @@ def _indexed(command, corpus, encode):
         vectors = encode(corpus)
         texts = ((corpus.ids[n], corpus.text(n) or None) for n in range(len(corpus)))
         index.build(command.index, vectors, texts, command.add)
-        app.log.info("%s: %d texts", command.index, len(index.Index(command.index)))
     found = index.Index(command.index)
-    _check_top_k(command, len(found), command.index)
+    app.log.info("%s: %d texts", command.index, len(found))
+    if command.queries or command.interactive:
+        _check_top_k(command, len(found), command.index)
     return _Indexed(command.index, found)
 
 

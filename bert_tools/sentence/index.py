@@ -7,6 +7,7 @@ replaced last: whoever reads meanwhile sees the one or the other.
 """
 
 import contextlib
+import itertools
 import json
 import os
 
@@ -197,7 +198,8 @@ def build(folder, vectors, texts, add=False):
       folder: str; made when it is absent.
       vectors: float array [n, width].
       texts: iterable of (id, text or None), n of them.
-      add: bool, to what is there; else the folder must hold no index.
+      add: bool, to what is there; else the folder must hold no index. Ids that are numbers go on
+        from the count of what is there.
 
     Raises:
       UserError: there is one, or none to add to, or it is of another width, or it cannot be
@@ -231,7 +233,8 @@ def build(folder, vectors, texts, add=False):
     with files.aside(paths["texts"]) as temporary, open(temporary, "wb") as writer:
         if add:
             before = StoredTexts(*(os.path.join(folder, old[n]) for n in ("texts", "offsets")))
-            texts = [*(before[place] for place in range(len(before))), *texts]
+            shifted = ((i + len(before) if isinstance(i, int) else i, text) for i, text in texts)
+            texts = itertools.chain((before[place] for place in range(len(before))), shifted)
         for identity, text in texts:
             line = f"{json.dumps([identity, text], ensure_ascii=False)}\n".encode()
             writer.write(line)

@@ -218,17 +218,17 @@ def test_index_is_built_searched_and_added_to(run, tmp_path):
     np.save(tmp_path / "more.npy", found[250:])
     (tmp_path / "more.txt").write_text(lines_of(f"more {place}" for place in range(150)))
     more = {"corpus": tmp_path / "more.npy", "corpus_texts": tmp_path / "more.txt"}
-    status, out, err = run(**flags, **more, add=True)
+    flags["top_k"] = 160  # More than what is added.
+    assert run(**flags, **more, add=True)[0] == 0
+    flags["top_k"] = 4
+    status, out, err = run(**flags)
     assert status == 0, err
     assert not before & {path.name for path in folder.iterdir() if path.name != "index.json"}
-    wanted = {
-        (rank, score, str(int(place) % 250) if int(place) >= 250 else place)
-        for rank, score, place in expected(found, asked, 4)
-    }
     rows = rows_of(out)
-    assert len(wanted & {row[1:4] for row in rows}) >= 76
-    assert {row[4].split()[0] for row in rows} == {"text", "more"}
-    assert rows_of(run(**flags)[1]) == rows
+    assert len(set(expected(found, asked, 4)) & {row[1:4] for row in rows}) >= 76
+    assert [row[4] for row in rows] == [
+        f"text {row[3]}" if int(row[3]) < 250 else f"more {int(row[3]) - 250}" for row in rows
+    ]
 
 
 @needs_faiss
@@ -342,4 +342,4 @@ def test_meal(run, shared, minilm):
     assert status == 0, err
     rows = rows_of(out)
     assert [row[3] for row in rows] == ["2", "1", "0"]
-    np.testing.assert_allclose([row[2] for row in rows], [0, 0, 0], atol=1)
+    np.testing.assert_allclose([row[2] for row in rows], [0.8316, 0.2564, 0.0438], atol=1e-3)
