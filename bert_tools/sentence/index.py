@@ -98,15 +98,14 @@ def near_pairs(rows, k=None, threshold=-np.inf):
     """
     count = len(rows)
     graph = graph_of(rows.vectors)
-    keys = np.zeros(0, np.int64)
+    parts = [np.zeros(0, np.int64)]
     for start in range(0, count, _SAMPLE):
         queries = np.asarray(rows.vectors[start : start + _SAMPLE])
         _, places = neighbours(graph, queries, min(count, _NEAREST + 1))
         own = np.arange(start, start + len(queries))[:, np.newaxis]
         kept = (places >= 0) & (places != own)
-        found = np.minimum(own, places)[kept] * count + np.maximum(own, places)[kept]
-        keys = np.union1d(keys, found)
-    i, j = np.divmod(keys, count)
+        parts.append(np.minimum(own, places)[kept] * count + np.maximum(own, places)[kept])
+    i, j = np.divmod(np.unique(np.concatenate(parts)), count)
     scores = pair_scores(rows, rows, i, j)
     order = np.arange(len(i)) if k is None else np.lexsort((j, i, -scores))
     order = order[scores[order] >= threshold][:k]
@@ -150,8 +149,8 @@ class Index:
       UserError: there is none, it is damaged, or the library is not installed.
     """
 
-    def __init__(self, folder, flag="index"):
-        faiss = require_library(flag)
+    def __init__(self, folder):
+        faiss = require_library("index")
         found = _described(folder)
         self.width = found["width"]
         self.texts = StoredTexts(*(os.path.join(folder, found[n]) for n in ("texts", "offsets")))
