@@ -288,9 +288,10 @@ def _layout(command, path, flag, column):
     kind = command.input_format
     kind = tables.format_of(path) if kind == "auto" else kind
     if name is None:
-        if command.header:
+        # Beside a table of a corpus, queries may be plain lines.
+        if command.header and column == "text_column":
             raise UserError(f"--header: needs --{column}, by number; give it, or leave this out")
-        if kind == "csv":
+        if tables.format_of(path) == "csv":
             raise UserError(f"--{flag}={path}: a .csv file; name its --{column}")
         return None
     place = int(name) if name.isdecimal() else name

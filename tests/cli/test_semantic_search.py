@@ -88,6 +88,16 @@ def test_texts_and_files(run, tmp_path, wide_model):
     ]
 
 
+def test_table_with_header_and_plain_queries(run, tmp_path, wide_model):
+    (tmp_path / "c.tsv").write_text("n\ttext\n" + lines_of(f"0\t{text}" for text in CORPUS))
+    (tmp_path / "q.txt").write_text(lines_of(QUERIES))
+    flags = {"corpus": tmp_path / "c.tsv", "queries": tmp_path / "q.txt", "bert": wide_model}
+    status, out, err = run(**flags, text_column=1, header=True, max_seq_length=16, top_k=1)
+    assert status == 0, err
+    assert [row[0] for row in rows_of(out)] == QUERIES
+    assert rows_of(out)[0][4] in CORPUS
+
+
 def test_from_extract_cls(run, tmp_path, wide_model, capsys, monkeypatch):
     """extract_cls ... --output_file=- | semantic_search --corpus=-"""
     (tmp_path / "c.txt").write_text(lines_of(CORPUS))
