@@ -1,0 +1,189 @@
+"""The 100 most similar pairs among 10,000 sentences: one find_pairs process from its start to its
+file, beside sentence-transformers' paraphrase mining; and how exact pairs and exact search grow.
+
+python scripts/benchmarks/pairs.py --stsb_dir=STSB --bert=MODEL --peer_python=PEER/bin/python \\
+  --rounds=5 --output_file=scripts/benchmarks/pairs.json
+
+STSB holds {train,dev,test}.tsv, whose distinct sentences are taken in their order; MODEL is a
+Hugging Face folder that both sides read; PEER has sentence-transformers. The sides take turns, a
+fresh process each. Growth is measured on random vectors in .npy files, without a model.
+"""
+
+import argparse
+import itertools
+import json
+import os
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+import numpy as np
+
+CODE = "import sys; from bert_tools.cli import {0} as command; sys.exit(command.main())"
+WORKER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "worker_paraphrases.py")
+K = 100
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--stsb_dir", required=True)
+    parser.add_argument("--bert", required=True)
+    parser.add_argument("--sentences", type=int, default=10_000)
+    parser.add_argument("--peer_python", help="without it ours runs alone")
+    parser.add_argument("--precisions", default="bfloat16,float32", help="of both sides")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--pairs", default="1000,3000,10000,30000,100000", help="texts; growth")
+    parser.add_argument("--searches", default="1000x10000,10000x10000,1000x100000,10000x100000")
+    parser.add_argument("--output_file")
+    arguments = parser.parse_args()
+    runs = []
+
+    def note(run):
+        runs.append(run)
+        print(json.dumps(run), flush=True)
+        if arguments.output_file:
+            with open(arguments.output_file, "w", encoding="utf-8") as writer:
+                json.dump(runs, writer, indent=1)
+                writer.write("\n")
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "sentences.txt")
+        with open(path, "w", encoding="utf-8") as writer:
+            sentences = distinct(arguments.stsb_dir, arguments.sentences)
+            writer.writelines(f"{sentence}\n" for sentence in sentences)
+        for _ in range(arguments.rounds):
+            for precision in arguments.precisions.split(","):
+                ours, found = mine(arguments, path, precision, folder)
+                note(ours)
+                if arguments.peer_python:
+                    theirs, wanted = peers(arguments, path, precision, folder)
+                    theirs["pairs_in_common"] = len(found & wanted)
+                    note(theirs)
+        for count in filter(None, arguments.pairs.split(",")):
+            note(grown_pairs(int(count), folder))
+        for shape in filter(None, arguments.searches.split(",")):
+            note(grown_search(*map(int, shape.split("x")), folder))
+    summarize(runs)
+
+
+def distinct(folder, count):
+    """The first distinct sentences of a folder's files."""
+    found = {}
+    for split in ("train", "dev", "test"):
+        with open(os.path.join(folder, f"{split}.tsv"), encoding="utf-8") as reader:
+            for line in reader:
+                found |= dict.fromkeys(text.strip() for text in line.split("\t")[:2])
+    found.pop("", None)
+    if len(found) < count:
+        sys.exit(f"{folder}: has {len(found)} distinct sentences")
+    return list(itertools.islice(found, count))
+
+
+def process(words):
+    """(seconds from start to end, peak MB, what it wrote to stderr)."""
+    begun = time.perf_counter()
+    running = subprocess.Popen(words, stderr=subprocess.PIPE, encoding="utf-8")
+    told = running.stderr.read()
+    _, status, usage = os.wait4(running.pid, 0)
+    if status:
+        sys.exit(f"{words}: {told}")
+    return time.perf_counter() - begun, usage.ru_maxrss / 1024, told
+
+
+def command(name, **flags):
+    flags = [f"--{flag}={value}" for flag, value in flags.items()]
+    return process([sys.executable, "-c", CODE.format(name), *flags])
+
+
+def mine(arguments, path, precision, folder):
+    """(the run of find_pairs, the pairs that it found)."""
+    output = os.path.join(folder, "pairs.tsv")
+    seconds, memory, told = command(
+        "find_pairs",
+        input_file=path,
+        bert=arguments.bert,
+        precision=precision,
+        top_k=K,
+        output_file=output,
+    )
+    phases = phases_of(told)
+    phases["start and end of Python"] = round(seconds - sum(phases.values()), 2)
+    with open(output, encoding="utf-8") as reader:
+        found = {frozenset(line.split("\t")[1:3]) for line in reader}
+    run = {"side": "find_pairs", "precision": precision, "sentences": arguments.sentences}
+    return {**run, "seconds": seconds, "peak_mb": memory, "phases": phases}, found
+
+
+def phases_of(told):
+    line = re.search(r"seconds: (.*)", told)[1]
+    return {name: float(value) for name, value in re.findall(r"(\w+) ([\d.]+)", line)}
+
+
+def peers(arguments, path, precision, folder):
+    output = os.path.join(folder, "peer.tsv")
+    words = [arguments.peer_python, WORKER, arguments.bert, path, precision, str(K), output]
+    seconds, memory, told = process(words)
+    phases = phases_of(told)
+    with open(output, encoding="utf-8") as reader:
+        found = {frozenset(line.split("\t")[1:3]) for line in reader}
+    run = {"side": "sentence-transformers", "precision": precision}
+    run |= {"sentences": arguments.sentences, "seconds": seconds, "peak_mb": memory}
+    return {**run, "phases": phases}, found
+
+
+def random_vectors(path, rows, seed):
+    rng = np.random.default_rng(seed)
+    found = np.lib.format.open_memmap(path, "w+", np.float32, (rows, 384))
+    for start in range(0, rows, 10_000):
+        part = rng.normal(size=(min(10_000, rows - start), 384))
+        found[start : start + len(part)] = part / np.linalg.norm(part, axis=1, keepdims=True)
+    found.flush()
+
+
+def grown_pairs(count, folder):
+    path = os.path.join(folder, "vectors.npy")
+    random_vectors(path, count, 0)
+    output = os.path.join(folder, "grown.tsv")
+    seconds, memory, told = command("find_pairs", input_file=path, top_k=K, output_file=output)
+    vectors = os.path.getsize(path) / 2**20
+    run = {"side": "exact pairs", "sentences": count, "seconds": seconds, "peak_mb": memory}
+    return {**run, "vectors_mb": vectors, "phases": phases_of(told)}
+
+
+def grown_search(queries, corpus, folder):
+    paths = [os.path.join(folder, name) for name in ("queries.npy", "corpus.npy")]
+    random_vectors(paths[0], queries, 1)
+    random_vectors(paths[1], corpus, 0)
+    output = os.path.join(folder, "grown.tsv")
+    seconds, memory, _ = command(
+        "semantic_search", queries=paths[0], corpus=paths[1], top_k=10, output_file=output
+    )
+    run = {"side": "exact search", "queries": queries, "corpus": corpus, "seconds": seconds}
+    return {**run, "peak_mb": memory, "vectors_mb": sum(map(os.path.getsize, paths)) / 2**20}
+
+
+def summarize(runs):
+    """Medians of the sides, as a table."""
+    print("| | seconds | peak MB | phases |\n|---|---|---|---|")
+    sides = {(run["side"], run["precision"]): [] for run in runs if "precision" in run}
+    for run in runs:
+        if "precision" in run:
+            sides[run["side"], run["precision"]].append(run)
+    for name, of_side in sides.items():
+        middle = {
+            phase: statistics.median(run["phases"][phase] for run in of_side)
+            for phase in of_side[0]["phases"]
+        }
+        phases = ", ".join(f"{phase} {value:.1f}" for phase, value in middle.items())
+        seconds = statistics.median(run["seconds"] for run in of_side)
+        memory = statistics.median(run["peak_mb"] for run in of_side)
+        print(f"| {' '.join(name)} | {seconds:.1f} | {memory:.0f} | {phases} |")
+
+
+if __name__ == "__main__":
+    main()

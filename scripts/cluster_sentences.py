@@ -1,0 +1,5 @@
+import sys
+
+from bert_tools.cli.cluster_sentences import main
+
+sys.exit(main())

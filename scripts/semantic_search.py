@@ -1,0 +1,5 @@
+import sys
+
+from bert_tools.cli.semantic_search import main
+
+sys.exit(main())
