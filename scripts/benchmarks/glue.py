@@ -36,7 +36,7 @@ class Setting(typing.NamedTuple):
 
 SETTINGS = {
     "mrpc": Setting("MRPC", 3, 0, "eval_accuracy", 0.01),
-    "cola": Setting("CoLA", 3, 0, "matthews", 0.03),
+    "cola": Setting("CoLA", 3, 0, "matthews_correlation", 0.03),
     "sst-2": Setting("SST-2", 1, 10000, "eval_accuracy", 0.01),
 }
 

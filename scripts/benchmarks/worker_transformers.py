@@ -82,7 +82,7 @@ print(
         {
             "eval_accuracy": metrics.accuracy_score(truth, decided),
             "f1_score": metrics.f1_score(truth, decided),
-            "matthews": metrics.matthews_corrcoef(truth, decided),
+            "matthews_correlation": metrics.matthews_corrcoef(truth, decided),
             "train_seconds": seconds,
             "steps": steps,
             "version": f"transformers {transformers.__version__}, torch {torch.__version__}",
