@@ -127,7 +127,7 @@ def _check(command):
     if command.rerank:
         from bert_tools.tasks import regress
 
-        task_data.described((command.rerank,), regress.Regression.name)
+        task_data.described(None, command.rerank, regress.Regression.name)
     if command.index:
         if command.similarity != "cosine":
             raise UserError(

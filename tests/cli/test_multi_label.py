@@ -50,7 +50,7 @@ def flags(wide_model, tmp_path):
         "max_seq_length": 16,
         "train_batch_size": 6,
         "learning_rate": 2e-3,
-        "num_train_epochs": 30,
+        "num_train_epochs": 40,
     }
 
 
@@ -61,7 +61,7 @@ def error_of(result):
     return error
 
 
-def test_all_phases(run, flags, tmp_path):
+def test_all_phases(run, flags, tmp_path, no_dropout):
     out = tmp_path / "out"
     phases = {"do_train": True, "do_eval": True, "do_predict": True, "tune_thresholds": True}
     status, printed, err = run(**flags, **phases)
