@@ -69,9 +69,8 @@ def read(prefix, slots=False):
             raise UserError(
                 f"{prefix}: no such checkpoint; give the path without .index or .data"
             ) from error
-        reason = str(error).splitlines()[0]
         raise UserError(
-            f"{prefix}: the checkpoint cannot be read ({reason}); restore it"
+            f"{prefix}: the checkpoint cannot be read ({_plain(error)}); restore it"
         ) from error
 
 
@@ -103,7 +102,8 @@ def write_variables(prefix, tensors):
         for suffix in suffixes:
             os.replace(scratch + suffix, prefix + suffix)
     except (tf.errors.OpError, OSError) as error:
-        reason = str(error).splitlines()[0]
+        # Behind the name of the file aside: "...; File too large".
+        reason = _plain(error).rpartition("; ")[2]
         raise UserError(
             f"{prefix}: the checkpoint cannot be written ({reason}); free space and run again"
         ) from error
@@ -313,3 +313,8 @@ def _steps(folder):
     names = os.listdir(folder) if os.path.isdir(folder) else []
     found = (re.fullmatch(r"model\.ckpt-(\d+)\.index", name) for name in names)
     return [int(match.group(1)) for match in found if match]
+
+
+def _plain(error):
+    """The first line of an error, without TensorFlow's names of nodes and operations."""
+    return re.sub(r"\{\{.*?\}\}\s*|\s*\[Op:\w+\]", "", str(error).splitlines()[0])

@@ -218,7 +218,7 @@ def import_tensorflow():
                 # With TF_CONFIG a cluster is joined first, by --strategy=multi_worker.
                 if "TF_CONFIG" not in os.environ:
                     tf.config.list_logical_devices()
-            except BaseException:
+            except Exception:
                 messages.seek(0)
                 os.write(stderr, messages.read())
                 raise

@@ -27,6 +27,8 @@ def flags():
 
 def run(command):
     """The command; see the module's docstring."""
+    if not command.bert_config_file:
+        command.require("bert")
     app.import_tensorflow()
     from bert_tools import inspection
 
