@@ -404,7 +404,8 @@ def test_hostile_zips(tmp_path, hostile):
 
 def test_archives_are_unpacked_without_pickles_and_programs(tmp_path):
     with tarfile.open(tmp_path / "x.tar.gz", "w:gz") as archive:
-        for name in ("a/vocab.txt", "a/pytorch_model.bin", "a/x.pkl", "hubconf.py"):
+        hidden = (".complete.json", ".archive", "a/._vocab.txt", ".git/config.json")
+        for name in ("a/vocab.txt", "a/pytorch_model.bin", "a/x.pkl", "hubconf.py", *hidden):
             archive.addfile(*member(name))
     (tmp_path / "out").mkdir()
     download.unpack(str(tmp_path / "x.tar.gz"), str(tmp_path / "out"), "x")
@@ -414,6 +415,15 @@ def test_archives_are_unpacked_without_pickles_and_programs(tmp_path):
     (tmp_path / "half.tar.gz").write_bytes((tmp_path / "x.tar.gz").read_bytes()[:100])
     with pytest.raises(cache.Unavailable, match="no readable archive"):
         download.unpack(str(tmp_path / "half.tar.gz"), str(tmp_path / "out"), "x")
+
+
+def test_progress_is_for_terminals(server, tmp_path, monkeypatch, capsys):
+    server.pages["/x"] = bytes(3 << 20)
+    download.fetch(f"{server.url}/x", str(tmp_path / "silent"))
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    download.fetch(f"{server.url}/x", str(tmp_path / "shown"))
+    assert f"\r{server.url}/x:   0%|" in capsys.readouterr().err
 
 
 # Kaggle.
