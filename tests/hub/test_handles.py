@@ -253,7 +253,7 @@ def test_offline_with_a_cold_cache(server, tmp_path):
         hub.load(f"{server.url}/google/bert/1")
 
 
-def snapshot(files, root, link=True):
+def snapshot(files, root):
     """A snapshot as Hugging Face's cache holds it: links to blobs."""
     base = root / "models--org--toy"
     folder = base / "snapshots" / "abc"
@@ -275,6 +275,18 @@ def test_what_huggingface_has_cached_is_used_in_place(server, files, tmp_path):
     os.unlink(os.path.realpath(folder / "model.safetensors"))
     with pytest.raises(UserError, match="cannot be fetched"):
         hub.load(f"hf://{REPOSITORY}")
+
+
+def test_what_huggingface_has_in_part_is_not_used(server, files, tmp_path):
+    weights = files.pop("model.safetensors")
+    index = {"weight_map": {"x": "model-00001-of-00002.safetensors", "y": "gone.safetensors"}}
+    files["model.safetensors.index.json"] = json.dumps(index).encode()
+    files["model-00001-of-00002.safetensors"] = weights
+    folder = snapshot(files, tmp_path / "huggingface")
+    assert huggingface._in_their_cache(REPOSITORY, None) is None
+    for text in ("{}", '{"weight_map": []}'):
+        (folder / "model.safetensors.index.json").write_text(text)
+        assert huggingface._in_their_cache(REPOSITORY, None) is None
 
 
 # TF Hub and other archives.
