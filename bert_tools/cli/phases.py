@@ -292,6 +292,14 @@ class Session:
         if self._output_dir and checkpoints.latest(self._output_dir):
             return model
         shapes, others = self._task.head_shapes(model.config), {}
+        unused = [n for n in model.weights if not n.startswith("bert/") and n not in shapes]
+        if unused:
+            log.warning(
+                "%s: has another task's head, which is left out (%d weights, the first: %s)",
+                model.source,
+                len(unused),
+                unused[0],
+            )
         for name, shape in shapes.items():
             if name in model.weights and model.weights[name].shape != shape:
                 others[name] = (

@@ -50,6 +50,10 @@ def load(handle):
     Raises:
       UserError: one sentence that names the file at fault and the remedy.
     """
+    if os.path.isdir(handle) and (handle in names.MODELS or handle in handles.SHORT_NAMES):
+        from absl import logging
+
+        logging.warning("%s: the model of that name; the folder here is ./%s", handle, handle)
     folder = handles.resolve(handle)
     try:
         return _layout(folder).read(folder)

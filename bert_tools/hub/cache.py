@@ -3,6 +3,7 @@ address, complete or absent.
 """
 
 import contextlib
+import logging
 import os
 import shutil
 import urllib.parse
@@ -10,6 +11,7 @@ import urllib.parse
 from bert_tools import files
 from bert_tools.errors import UserError
 
+log = logging.getLogger("bert_tools")
 _MARKER = ".complete.json"
 
 
@@ -90,13 +92,11 @@ def _is_whole(folder):
 
 def _fill(address, folder, fetch):
     """The folder appears with all its files or not at all. The caller holds the lock."""
-    from absl import logging
-
     aside = f"{folder}.part"
     shutil.rmtree(aside, ignore_errors=True)  # What a killed process left.
     os.makedirs(aside)
     try:
-        logging.info("fetching %s into %s", address, folder)
+        log.info("fetching %s into %s", address, folder)
         fetch(aside)
         sizes = {}
         for parent, _, names in os.walk(aside):

@@ -51,7 +51,7 @@ def fetch(url, path):
             total=int(length) if length else None,
             unit="B",
             unit_scale=True,
-            desc=os.path.basename(path),
+            desc=url,
             disable=not sys.stderr.isatty(),
             leave=False,
         )
@@ -160,7 +160,8 @@ def _target(name, folder, source, is_folder, odd):
             f"{source}: the archive holds {name!r}, a link or device; do not use it, or bring the "
             "model's plain files by hand"
         )
-    if is_folder or not parts or name.lower().endswith(_LEFT_OUT):
+    hidden = any(part.startswith(".") for part in parts)  # ._vocab.txt, which a Mac adds.
+    if is_folder or hidden or not parts or name.lower().endswith(_LEFT_OUT):
         return None
     return os.path.join(folder, *parts)
 

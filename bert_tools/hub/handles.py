@@ -3,8 +3,6 @@
 Nothing is fetched before a handle is resolved, and then once.
 """
 
-import os
-
 from bert_tools.errors import UserError
 from bert_tools.hub import names
 from bert_tools.hub.sources import huggingface, kaggle, storage, web
@@ -80,13 +78,8 @@ def resolve(handle):
     Raises:
       UserError: no such kind of address, or what it names cannot be had.
     """
-    if handle in names.MODELS or handle in SHORT_NAMES:
-        if os.path.isdir(handle):
-            from absl import logging
-
-            logging.warning("%s: the model of that name; the folder here is ./%s", handle, handle)
-        if handle in names.MODELS:
-            return names.resolve(handle)
+    if handle in names.MODELS:
+        return names.resolve(handle)
     address = SHORT_NAMES.get(handle, handle)
     address = kaggle.address_of_page(address) or address
     scheme, found, _ = address.partition("://")

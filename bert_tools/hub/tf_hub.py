@@ -97,10 +97,10 @@ def read(folder):
     else:
         weights, heads = stored, None
     if "bert/embeddings/word_embeddings" not in weights:
+        first = min(_names(stored, objects), default="none")
         raise UserError(
             f"{folder}: a SavedModel whose variables have neither Google's nor the model garden's "
-            f"names of a BERT (the first: {min([*_names(stored, objects), 'none'])}); give the "
-            "checkpoint that it was made from"
+            f"names of a BERT (the first: {first}); give the checkpoint that it was made from"
         )
     config_file = os.path.join(folder, models.GOOGLE_CONFIG)
     if os.path.exists(config_file):  # As `write` leaves it; the public models have none.
@@ -328,7 +328,7 @@ def _lower_case(saved, stored, objects, preprocessor):
                 return bool(tf.make_ndarray(node.attr["value"].tensor))
     for node in objects:
         for child in node.children:
-            if child.local_name == "do_lower_case":
+            if child.local_name == "do_lower_case" and child.node_id < len(objects):
                 for attribute in objects[child.node_id].attributes:
                     if attribute.checkpoint_key in stored:
                         return bool(stored[attribute.checkpoint_key])

@@ -207,6 +207,7 @@ def test_checkpoint_without_an_encoder(refused, tmp_path):
 def test_checkpoint_with_another_head(sim, refused, toy_config, tmp_path):
     weights = encoder.initial_weights(toy_config, seed=1)
     weights |= {"output_weights": np.ones((3, 16)), "output_bias": np.ones(3)}
+    weights["cls/predictions/output_bias"] = np.ones(13)
     path = write_checkpoint(tmp_path / "model.ckpt", **weights)
     reason = f"{path}: its output_weights has shape [3, 16], this task's has [1, 16]; "
     error = refused(init_checkpoint=path, do_train=False, do_eval=True)
@@ -214,6 +215,9 @@ def test_checkpoint_with_another_head(sim, refused, toy_config, tmp_path):
     assert not (tmp_path / "out").exists()
     err = sim(init_checkpoint=path, do_train=True)
     assert f"WARNING {reason}training starts with a new head" in err
+    assert (
+        f"WARNING {path}: has another task's head, which is left out (1 weights, the first" in err
+    )
 
 
 def test_missing_checkpoint(refused, tmp_path):

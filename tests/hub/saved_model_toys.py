@@ -96,8 +96,8 @@ class GardenEncoder(tf.Module):
         x += tf.gather(self.kept["type_embeddings/embeddings"], inputs["input_type_ids"])
         x = self._norm(x, "embeddings/layer_norm")
         masked = 1.0 - tf.cast(inputs["input_mask"], tf.float32)[:, None, None, :]
-        layer = 0
-        while (name := f"transformer/layer_{layer}") + "/output/kernel" in self.kept:
+        layers = len([name for name in self.kept if name.endswith("/intermediate/bias")])
+        for name in [f"transformer/layer_{layer}" for layer in range(layers)]:
             parts = [
                 self._dense(x, f"{name}/self_attention/{part}", "bth,hnd->btnd")
                 for part in ("query", "key", "value")
@@ -112,7 +112,6 @@ class GardenEncoder(tf.Module):
             inner = self.activation(self._dense(x, f"{name}/intermediate", "bth,hi->bti"))
             output = self._dense(inner, f"{name}/output", "bti,ih->bth")
             x = self._norm(x + output, f"{name}/output_layer_norm")
-            layer += 1
         pooled = tf.tanh(self._dense(x[:, 0], "pooler_transform", "bh,hp->bp"))
         return {"sequence_output": x, "pooled_output": pooled}
 

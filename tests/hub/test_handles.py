@@ -253,7 +253,7 @@ def test_offline_with_a_cold_cache(server, tmp_path):
         hub.load(f"{server.url}/google/bert/1")
 
 
-def snapshot(files, root, link=True):
+def snapshot(files, root):
     """A snapshot as Hugging Face's cache holds it: links to blobs."""
     base = root / "models--org--toy"
     folder = base / "snapshots" / "abc"
@@ -275,6 +275,18 @@ def test_what_huggingface_has_cached_is_used_in_place(server, files, tmp_path):
     os.unlink(os.path.realpath(folder / "model.safetensors"))
     with pytest.raises(UserError, match="cannot be fetched"):
         hub.load(f"hf://{REPOSITORY}")
+
+
+def test_what_huggingface_has_in_part_is_not_used(server, files, tmp_path):
+    weights = files.pop("model.safetensors")
+    index = {"weight_map": {"x": "model-00001-of-00002.safetensors", "y": "gone.safetensors"}}
+    files["model.safetensors.index.json"] = json.dumps(index).encode()
+    files["model-00001-of-00002.safetensors"] = weights
+    folder = snapshot(files, tmp_path / "huggingface")
+    assert huggingface._in_their_cache(REPOSITORY, None) is None
+    for text in ("{}", '{"weight_map": []}'):
+        (folder / "model.safetensors.index.json").write_text(text)
+        assert huggingface._in_their_cache(REPOSITORY, None) is None
 
 
 # TF Hub and other archives.
@@ -404,7 +416,8 @@ def test_hostile_zips(tmp_path, hostile):
 
 def test_archives_are_unpacked_without_pickles_and_programs(tmp_path):
     with tarfile.open(tmp_path / "x.tar.gz", "w:gz") as archive:
-        for name in ("a/vocab.txt", "a/pytorch_model.bin", "a/x.pkl", "hubconf.py"):
+        hidden = (".complete.json", ".archive", "a/._vocab.txt", ".git/config.json")
+        for name in ("a/vocab.txt", "a/pytorch_model.bin", "a/x.pkl", "hubconf.py", *hidden):
             archive.addfile(*member(name))
     (tmp_path / "out").mkdir()
     download.unpack(str(tmp_path / "x.tar.gz"), str(tmp_path / "out"), "x")
@@ -414,6 +427,15 @@ def test_archives_are_unpacked_without_pickles_and_programs(tmp_path):
     (tmp_path / "half.tar.gz").write_bytes((tmp_path / "x.tar.gz").read_bytes()[:100])
     with pytest.raises(cache.Unavailable, match="no readable archive"):
         download.unpack(str(tmp_path / "half.tar.gz"), str(tmp_path / "out"), "x")
+
+
+def test_progress_is_for_terminals(server, tmp_path, monkeypatch, capsys):
+    server.pages["/x"] = bytes(3 << 20)
+    download.fetch(f"{server.url}/x", str(tmp_path / "silent"))
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    download.fetch(f"{server.url}/x", str(tmp_path / "shown"))
+    assert f"\r{server.url}/x:   0%|" in capsys.readouterr().err
 
 
 # Kaggle.

@@ -121,6 +121,13 @@ def vocabulary_outside(folder, outside):
     toys.write_json(f"{folder}/bert_tools.json", meta)
 
 
+def checkpoint_outside(folder, outside):
+    os.rename(f"{folder}/config.json", f"{folder}/bert_config.json")
+    (outside / "model.ckpt.index").touch()
+    with open(f"{folder}/checkpoint", "w") as writer:
+        writer.write('model_checkpoint_path: "../outside/model.ckpt"\n')
+
+
 def graph(folder, outside):
     os.unlink(f"{folder}/config.json")
     saved_model_toys.tf1_module(folder)
@@ -160,6 +167,7 @@ def linked_variables(folder, outside):
         (large_number, "config.json: not a readable JSON file"),
         (shard_outside, "names the file '../outside/model.safetensors'"),
         (vocabulary_outside, "vocab_file is '../outside/vocab.txt'"),
+        (checkpoint_outside, "model.ckpt, which is not in the folder"),
         (graph, "saved_model.pb: not a readable SavedModel"),
         (large_graph, "more than any graph of a BERT has"),
         (linked_variables, "variables: is a link to"),

@@ -1,6 +1,8 @@
 """TF Hub's layouts give the numbers of the checkpoint that they were made from, and train."""
 
 import os
+import pathlib
+import random
 import shutil
 
 import numpy as np
@@ -125,6 +127,29 @@ def test_other_saved_models_are_refused(tmp_path, module):
         writer.write(b"\xff" * 100)
     with pytest.raises(UserError, match="not a readable SavedModel"):
         hub.load(module)
+
+
+def test_damage_of_any_kind_is_one_sentence(tmp_path, module):
+    rng = random.Random(3)
+    vocab_file = os.path.join(module, "assets", "vocab.txt")
+    weights = hub.load(module).weights
+    pair = toys.write_pair(tmp_path, vocab_file, weights, HEADS, ACTIVATIONS["gelu_tanh"])
+    for folder in (module, pair):
+        paths = sorted(path for path in pathlib.Path(folder).rglob("*") if path.is_file())
+        whole, failures = {path: path.read_bytes() for path in paths if path.stat().st_size}, 0
+        for _ in range(60):
+            path = rng.choice(sorted(whole))
+            data = bytearray(whole[path])
+            for _ in range(rng.choice((1, 8))):
+                data[rng.randrange(len(data))] = rng.randrange(256)
+            path.write_bytes(data[: rng.choice((len(data), rng.randrange(len(data))))])
+            try:
+                hub.load(folder)
+            except UserError as error:
+                failures += 1
+                assert "\n" not in str(error)
+            path.write_bytes(whole[path])
+        assert failures > 20
 
 
 @pytest.mark.parametrize("kind", ["tf1", "tf2"])

@@ -80,6 +80,7 @@ def test_nothing_said(tmp_path):
         (MODULES, {"pooling_mode_lasttoken": True}, "asks for pooling_mode_lasttoken"),
         (MODULES, {"pooling_mode_mean_tokens": False}, "asks for no pooling"),
         (MODULES, {"pooling_mode": "lasttoken"}, "asks for lasttoken"),
+        ([("Pooling", "../1_Pooling")], None, "'../1_Pooling', outside of the model's"),
     ],
 )
 def test_refused(described, modules, pooling, message):

@@ -69,8 +69,8 @@ def _in_their_cache(repository, revision):
     if _WEIGHTS not in there:
         if _SHARD_INDEX not in there:
             return None
-        shards = files.read_json(os.path.join(snapshot, _SHARD_INDEX)).get("weight_map", {})
-        shards = set(shards.values())
+        shards = files.read_json(os.path.join(snapshot, _SHARD_INDEX)).get("weight_map")
+        shards = map(str, shards.values()) if isinstance(shards, dict) else ["absent"]
     tokenizer = not set(_TOKENIZERS).isdisjoint(there)
     # A link whose file is gone does not exist.
     whole = all(os.path.exists(os.path.join(snapshot, name)) for name in shards)
