@@ -39,9 +39,6 @@ from bert_tools.inputs import examples, tables
 # The names that sentence.pooling knows, repeated since --help must not import TensorFlow.
 _POOLINGS = ("cls", "pooled", "mean", "max", "first_last_mean", "auto")
 _FORMS = {".npy": "npy", ".npz": "npz", ".jsonl": "jsonl", ".json": "jsonl", ".tsv": "tsv"}
-# Lines of a stream that are computed together. It begins small, so that the first answer comes
-# soon.
-_FIRST_WINDOW, _STREAM_WINDOW = 32, 1024
 
 
 def flags():
@@ -229,45 +226,20 @@ class _Job:
             lines.name = "stdin" if self.command.input_file == "-" else self.command.input_file
             yield lines
 
-    def good(self, found):
-        """Yields what `read` gave, up to the first bad line unless those are skipped."""
-        for example in found:
-            if isinstance(example, UserError) and self.command.on_bad_line == "error":
-                raise example
-            yield example
-
 
 def _stream(job, lines):
     encoder, _ = job.encoder()
+    kept = tables.checked(job.read(lines), job.command.on_bad_line)
     finish = _Finish(job.reducer(encoder), encoder.normalize)
     with tqdm.tqdm(desc="encoding", unit="line", disable=not sys.stderr.isatty()) as bar:
         number = 0
-        for window, vectors in _encoded(encoder, _ready_windows(job, lines)):
+        for window, vectors in _encoded(encoder, tables.ready_windows(kept, lines)):
             rows = zip(itertools.count(number), window, finish(vectors), strict=False)
             sys.stdout.write("".join(f"{_record(*row)}\n" for row in rows))
             sys.stdout.flush()
             number += len(window)
             bar.update(len(window))
     shared_flags.warn_of_unknown(lines.name, encoder.tokens, encoder.unknown)
-
-
-def _ready_windows(job, lines):
-    """Lists of what can be read without waiting, so that the first line is answered before the
-    last one is written.
-    """
-    window, size = [], _FIRST_WINDOW
-    try:
-        for example in job.good(job.read(lines)):
-            window.append(example)
-            if len(window) >= size or not lines.ready:
-                yield window
-                window, size = [], min(2 * size, _STREAM_WINDOW)
-    except UserError:
-        if window:
-            yield window
-        raise
-    if window:
-        yield window
 
 
 def _extract(job, path):
@@ -351,7 +323,7 @@ def _checked(job, path):
     count, bad, labels = 0, [], []
     wanted = job.layout is not None and job.layout.label is not None
     with job.opened(path) as lines:
-        for example in job.good(job.read(lines)):
+        for example in tables.checked(job.read(lines), job.command.on_bad_line):
             count += 1
             if isinstance(example, UserError):
                 bad.append(count)

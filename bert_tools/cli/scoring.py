@@ -4,7 +4,6 @@ A window is what can be read without waiting, so that the first line is answered
 one is written; windows are tokenised and computed by several threads and written in order.
 """
 
-import concurrent.futures
 import json
 import logging
 import os
@@ -14,16 +13,14 @@ import threading
 
 import tqdm
 
-from bert_tools import files
+from bert_tools import files, threads
 from bert_tools.errors import UserError
+from bert_tools.inputs import tables
 from bert_tools.inputs.batches import input_fn_builder
 from bert_tools.inputs.examples import read_examples
 from bert_tools.inputs.features import convert_examples_to_features
 
 log = logging.getLogger("bert_tools")
-# Lines: enough to fill rows by length, few enough for flat memory and for an end within a second or
-# two. It begins small, so that the first answer comes soon.
-_FIRST_WINDOW, _WINDOW = 32, 1024
 
 
 def predict(command, estimator, task, tokenizer, lines, layout):
@@ -79,16 +76,17 @@ def write_in_order(command, found, lines, scored):
     """
     workers = os.cpu_count() or 1
     waiting = queue.Queue(2 * workers)
+    kept = tables.checked(found, command.on_bad_line)
     skipped = 0
     with (
-        _Pool(workers) as pool,
+        threads.Pool(workers) as pool,
         files.text_writer(command.predict_output) as write,
         tqdm.tqdm(desc="predicting", unit="line", disable=not sys.stderr.isatty()) as bar,
     ):
 
         def read():
             try:
-                for window in _windows(found, lines, command.on_bad_line):
+                for window in tables.ready_windows(kept, lines):
                     waiting.put(pool.submit(scored, window))
                 waiting.put(None)
             except BaseException as error:
@@ -104,32 +102,6 @@ def write_in_order(command, found, lines, scored):
             bar.update(count)
             skipped += bad
     return skipped
-
-
-class _Pool(concurrent.futures.ThreadPoolExecutor):
-    """At the end of the block, what has not begun is dropped: nobody will read it."""
-
-    def __exit__(self, *_):
-        self.shutdown(cancel_futures=True)
-
-
-def _windows(found, lines, on_bad_line):
-    """Lists of what `found` gives, UserError among it for what is skipped."""
-    window, size = [], _FIRST_WINDOW
-    try:
-        for example in found:
-            if isinstance(example, UserError) and on_bad_line == "error":
-                raise example
-            window.append(example)
-            if len(window) >= size or not lines.ready:
-                yield window
-                window, size = [], min(2 * size, _WINDOW)
-    except UserError:
-        if window:
-            yield window
-        raise
-    if window:
-        yield window
 
 
 def _rows(task, window, predictions):

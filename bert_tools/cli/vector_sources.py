@@ -19,7 +19,6 @@ from bert_tools.inputs import examples, tables
 _POOLINGS = ("auto", "cls", "pooled", "mean", "max", "first_last_mean")
 SIMILARITIES = ("cosine", "dot", "euclidean", "manhattan")
 FORMATS = ("auto", "tsv", "jsonl")
-_FIRST_WINDOW, _WINDOW = 32, 1024  # Texts of a stream that are answered together.
 _CHECKED = 8192  # Vectors looked at together.
 
 
@@ -140,16 +139,16 @@ def read(command, flag, texts_flag=None, column="text_column"):
             "own texts; leave it out"
         )
     else:
-        windows = [*read_windows(command, path, flag, column, size=None)]
+        windows = [*read_windows(command, path, flag, column, in_pieces=False)]
         found = windows[0] if windows else Collection(path, [], [], None)
     if not len(found):
         raise UserError(f"{found.name}: holds no text; give at least one")
     return found
 
 
-def read_windows(command, path, flag, column="text_column", size=_WINDOW):
+def read_windows(command, path, flag, column="text_column", in_pieces=True):
     """Yields Collection after Collection of a file or stream of text or JSON lines: what can be
-    read without waiting; with size None all at once.
+    read without waiting, or all at once.
 
     Args:
       command, flag, column: as `read`.
@@ -169,26 +168,27 @@ def read_windows(command, path, flag, column="text_column", size=_WINDOW):
                 one if isinstance(one, UserError) else (index, one.text_a, None)
                 for index, one in enumerate(found)
             )
-        window, limit, bad = [], size and _FIRST_WINDOW, []
-        try:
-            for one in rows:
-                if isinstance(one, UserError):
-                    if command.on_bad_line == "error":
-                        raise one
-                    bad.append(one)
-                elif one[2] is not None or one[1].strip():
-                    window.append(one)
-                if window and limit and (len(window) >= limit or not lines.ready):
-                    yield _collected(name, window)
-                    window, limit = [], min(2 * limit, size)
-        except UserError:
-            if window and limit:
+        bad = []
+        kept = _kept(tables.checked(rows, command.on_bad_line), bad)
+        if in_pieces:
+            windows = tables.ready_windows(kept, lines)
+        else:
+            windows = [[one for one in kept if one is not None]]
+        for window in windows:
+            if window:
                 yield _collected(name, window)
-            raise
-        if window:
-            yield _collected(name, window)
         if bad:
             app.log.warning("%s: %d bad lines left out; the first: %s", name, len(bad), bad[0])
+
+
+def _kept(rows, bad):
+    """Yields rows, None for those without text; collects the bad ones."""
+    for one in rows:
+        if isinstance(one, UserError):
+            bad.append(one)
+            yield None
+        else:
+            yield one if one[2] is not None or one[1].strip() else None
 
 
 class Vectorizer:

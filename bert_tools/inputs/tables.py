@@ -18,6 +18,9 @@ from bert_tools.errors import UserError
 FORMATS = ("tsv", "csv", "jsonl")
 _SUFFIXES = {".csv": "csv", ".json": "jsonl", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 _BLOCK = 1 << 18  # Bytes a read; a pipe gives what it has.
+# Lines of a stream that are answered together: enough to fill rows by length, few enough for flat
+# memory and for an end within a second or two. It begins small: the first answer comes soon.
+_FIRST_WINDOW, _WINDOW = 32, 1024
 _GZIP = b"\x1f\x8b"
 _LONGEST_FIELD = 1 << 24  # Characters; csv's own limit of 2 ** 17 is less than some documents.
 
@@ -54,6 +57,45 @@ def opened(path, flag="--data_dir"):
         require_file(path, flag)
         with open(path, "rb", buffering=0) as reader:
             yield Lines(reader, path)
+
+
+def checked(found, on_bad_line):
+    """Yields what `found` gives, UserErrors for bad lines among it.
+
+    Raises:
+      UserError: the first of them, unless on_bad_line is "skip".
+    """
+    for one in found:
+        if isinstance(one, UserError) and on_bad_line == "error":
+            raise one
+        yield one
+
+
+def ready_windows(found, lines):
+    """Yields lists of what `found` gives: what can be read without waiting, so that the first line
+    is answered before the last one is written. The first lists are short.
+
+    Args:
+      found: iterator that reads from `lines`; None stands for a line that is left out.
+      lines: Lines.
+
+    Raises:
+      UserError: what `found` raises; what came before is given first.
+    """
+    window, size = [], _FIRST_WINDOW
+    try:
+        for one in found:
+            if one is not None:
+                window.append(one)
+            if window and (len(window) >= size or not lines.ready):
+                yield window
+                window, size = [], min(2 * size, _WINDOW)
+    except UserError:
+        if window:
+            yield window
+        raise
+    if window:
+        yield window
 
 
 class Lines:

@@ -4,7 +4,6 @@ encoder = Encoder.load("minilm")
 vectors = encoder.encode(["How are you?", ("How old are you?", "I am six.")])  # float32 [2, 384]
 """
 
-import concurrent.futures
 import itertools
 import os
 import queue
@@ -13,7 +12,7 @@ import threading
 import numpy as np
 import tensorflow as tf
 
-from bert_tools import hub
+from bert_tools import hub, threads
 from bert_tools.encoder import encode, scoring_weights
 from bert_tools.errors import UserError
 from bert_tools.estimator import PRECISIONS
@@ -137,7 +136,7 @@ class Encoder:
           float32 array [texts, width] of each window, in order.
         """
         begun = queue.Queue(1)
-        with _Pool(self._calls) as pool:
+        with threads.Pool(self._calls) as pool:
 
             def read():
                 try:
@@ -276,10 +275,3 @@ class Encoder:
         if self._mode == "pack" and "position_ids" not in batch:
             batch["position_ids"] = np.broadcast_to(np.arange(width, dtype=np.int32), (rows, width))
         vectors[block.examples] = self._run(batch, device)[:count]
-
-
-class _Pool(concurrent.futures.ThreadPoolExecutor):
-    """At the end of the block, what has not begun is dropped: nobody will read it."""
-
-    def __exit__(self, *_):
-        self.shutdown(cancel_futures=True)

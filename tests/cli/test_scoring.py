@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from cli_toys import ENVIRONMENT, command_line, process, results_of, values_of
 
-from bert_tools.cli import scoring
 from bert_tools.inputs import tables
 from bert_tools.tasks.regress import Regression
 
@@ -106,7 +105,7 @@ def test_predict_file(stream, trained):
 
 def test_windows_of_lines_are_written_in_order(stream, monkeypatch):
     """More windows than threads, each of a few lines."""
-    monkeypatch.setattr(scoring, "_WINDOW", 2)
+    monkeypatch.setattr(tables, "_WINDOW", 2)
     lines = [PAIRS[index % 4] for index in range(101)]
     found = [float(value) for value in stream(lines)]
     one = [float(value) for value in stream(PAIRS)]
@@ -169,7 +168,7 @@ def test_predict_output(score, tmp_path):
 
 def test_predict_output_is_whole_or_absent(run, trained, tmp_path, monkeypatch):
     """A run that fails leaves what was there before."""
-    monkeypatch.setattr(scoring, "_WINDOW", 2)
+    monkeypatch.setattr(tables, "_WINDOW", 2)
     path, target = tmp_path / "lines.tsv", tmp_path / "values.tsv"
     path.write_text("\n".join([*PAIRS, "alone"]) + "\n")
     flags = {"bert": trained[0], "predict_file": path, "predict_output": target}
@@ -359,7 +358,7 @@ def test_no_more_lines_are_in_work_than_a_fixed_number(score, tmp_path, monkeypa
     """However long the stream is, memory does not grow."""
     path = tmp_path / "lines.tsv"
     path.write_text("a\tb\n" * 1600)
-    monkeypatch.setattr(scoring, "_WINDOW", 8)
+    monkeypatch.setattr(tables, "_WINDOW", 8)
     monkeypatch.setattr(tables, "_BLOCK", 64)
     monkeypatch.setattr("os.cpu_count", lambda: 2)
     read, ahead = 0, []
