@@ -383,7 +383,7 @@ class Estimator:
 
         if config.xla and replicas > 1 and not _is_tpu(self._strategy):
             # What sums over CPU devices cannot be compiled along.
-            differentiate = tf.function(differentiate, jit_compile=True)
+            differentiate = tf.function(differentiate, autograph=False, jit_compile=True)
 
         def share_rng(rng, part):
             replica = tf.distribute.get_replica_context().replica_id_in_sync_group
@@ -461,7 +461,9 @@ class Estimator:
         if self._strategy.num_replicas_in_sync == 1:
             return _traced(function, self._config.xla)
         return tf.function(
-            lambda *arguments: self._strategy.run(function, arguments), reduce_retracing=True
+            lambda *arguments: self._strategy.run(function, arguments),
+            autograph=False,
+            reduce_retracing=True,
         )
 
     def _first(self, value):
@@ -849,11 +851,14 @@ class _Progress:
 def _traced(function, xla):
     """A tf.function with one trace for each structure of its arguments, whatever their sizes; with
     xla compiled, which takes a trace for each shape.
+
+    autograph=False, here and wherever a graph is made: no branch hangs on a tensor, and rewriting
+    the code takes longer than tracing it.
     """
     if xla:
-        return tf.function(function, jit_compile=True)
+        return tf.function(function, autograph=False, jit_compile=True)
     # Scoring calls come from several threads; each structure is to be traced once.
-    function, traces, tracing = tf.function(function), {}, threading.Lock()
+    function, traces, tracing = tf.function(function, autograph=False), {}, threading.Lock()
 
     def call(*arguments):
         flat = tf.nest.flatten(arguments)

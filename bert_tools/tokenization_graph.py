@@ -99,7 +99,7 @@ class GraphTokenizer(tf.Module):
         if self._strip_accents:
             self._combining = _CodeTable([unicodedata.combining(char) for char in chars])
 
-    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="texts")])
+    @tf.function(autograph=False, input_signature=[tf.TensorSpec([None], tf.string, name="texts")])
     def tokenize(self, texts):
         """The ids of the texts' word pieces, without [CLS] and [SEP].
 

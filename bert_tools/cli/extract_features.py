@@ -117,7 +117,7 @@ class _Extractor:
         names = ("input_ids", "input_mask", "segment_ids")
         signature = {name: tf.TensorSpec([None, None], tf.int32) for name in names}
 
-        @tf.function(input_signature=[signature], jit_compile=command.xla or None)
+        @tf.function(autograph=False, input_signature=[signature], jit_compile=command.xla or None)
         def encode(batch):
             found = encoder.encode(model.config, weights, batch, dtype=dtype).layers[1:]
             return tf.stack([tf.cast(found[index], tf.float32) for index in layers])

@@ -442,11 +442,11 @@ def _saveable(model, vocab_file):
             found["pooled_output"] = output.pooled_output
         return found
 
-    @tf.function
+    @tf.function(autograph=False)
     def call(inputs, training=False):
         return run(inputs, training)
 
-    @tf.function(input_signature=list(spec.values()))
+    @tf.function(autograph=False, input_signature=list(spec.values()))
     def serve(input_word_ids, input_mask, input_type_ids):
         inputs = zip(spec, (input_word_ids, input_mask, input_type_ids), strict=True)
         found = run(dict(inputs), False)

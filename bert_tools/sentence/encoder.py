@@ -4,6 +4,7 @@ encoder = Encoder.load("minilm")
 vectors = encoder.encode(["How are you?", ("How old are you?", "I am six.")])  # float32 [2, 384]
 """
 
+import concurrent.futures
 import itertools
 import os
 import queue
@@ -103,8 +104,10 @@ class Encoder:
         self._calls = len(os.sched_getaffinity(0)) if on_cpu else 2 * len(devices)
         self._devices = list(devices)
         self._functions = self._build(model, on_cpu)
-        if not self._xla:
-            self._prepare()
+        # Texts are tokenised meanwhile.
+        starter = concurrent.futures.ThreadPoolExecutor(1)
+        self._prepared = starter.submit(self._prepare)
+        starter.shutdown(wait=False)
 
     @classmethod
     def load(cls, handle, **options):
@@ -223,13 +226,16 @@ class Encoder:
             return tf.math.l2_normalize(vectors, 1, 1e-24) if self.normalize else vectors
 
         if self._xla:
-            return tf.function(compute, jit_compile=True)
-        return tf.function(compute, input_signature=[signature]).get_concrete_function()
+            return tf.function(compute, autograph=False, jit_compile=True)
+        function = tf.function(compute, autograph=False, input_signature=[signature])
+        return function.get_concrete_function()
 
     def _prepare(self):
         """One small call: the first one optimises the graph and copies its constants, and two at
         once would each do so.
         """
+        if self._xla:  # Which compiles anew for each shape.
+            return
         names = ("input_ids", "input_mask", "segment_ids", "position_ids")
         batch = {name: np.zeros((1, 3), np.int32) for name in names}
         batch["input_mask"] += 1
@@ -274,4 +280,5 @@ class Encoder:
             batch["first_positions"] = np.arange(rows, dtype=np.int32) * width
         if self._mode == "pack" and "position_ids" not in batch:
             batch["position_ids"] = np.broadcast_to(np.arange(width, dtype=np.int32), (rows, width))
+        self._prepared.result()
         vectors[block.examples] = self._run(batch, device)[:count]
