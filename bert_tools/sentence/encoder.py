@@ -23,7 +23,7 @@ from bert_tools.sentence import pooling as pools
 
 # Texts that are sorted by length together: enough that blocks hold equal lengths, few enough for
 # flat memory.
-WINDOW = 16384
+WINDOW = 8192
 # Below, a call costs more than the work; above, it leaves the caches.
 _TOKENS = {"float32": 1024}
 _TOKENS_REDUCED = 2048

@@ -3,8 +3,9 @@
 python scripts/benchmarks/scale.py --texts=STSB/train.tsv --sizes=10000,100000,1000000 \\
   --output_file=scripts/benchmarks/scale.json
 
-Lines are the distinct texts of the first two columns of --texts over and over, each with a number
-behind it, so that no two are alike. A process each; its start is in the times.
+Lines are the distinct texts of the first two columns of --texts, or their first --words words, over
+and over, each with a number behind it, so that no two are alike. A process each; its start is in
+the times.
 """
 
 import argparse
@@ -26,6 +27,7 @@ def main():
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--texts", required=True, help="TSV with two texts a line")
+    parser.add_argument("--words", type=int, help="of a text that are taken; default: all")
     parser.add_argument("--sizes", default="10000,100000,1000000")
     parser.add_argument("--bert", default="minilm")
     parser.add_argument("--pooling", default="auto")
@@ -34,7 +36,8 @@ def main():
     parser.add_argument("--output_file", help="JSON of every run")
     arguments = parser.parse_args()
     with open(arguments.texts, encoding="utf-8") as reader:
-        texts = dict.fromkeys(text for line in reader for text in line.split("\t")[:2])
+        texts = [text for line in reader for text in line.split("\t")[:2]]
+    texts = dict.fromkeys(" ".join(text.split()[: arguments.words]) for text in texts)
     runs = []
     print(f"tensorflow {tf.__version__}, --precision={arguments.precision}")
     print("| lines | seconds | lines/s | peak MB |\n|---|---|---|---|")
