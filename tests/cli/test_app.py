@@ -346,3 +346,13 @@ def test_start_up_messages_of_tensorflow_are_kept_back(tmp_path):
         check=False,
     )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_import_of_tensorflow_leaves_keras_out():
+    """Half of a command's start, for nothing; whoever asks for it gets it."""
+    code = (
+        "import gc, sys; from bert_tools.cli import app; app.import_tensorflow(); "
+        "assert not {'keras', 'sklearn'} & set(sys.modules); assert gc.isenabled(); "
+        "import tensorflow as tf; assert tf.keras.layers.Dense(2)(tf.ones([1, 3])).shape == (1, 2)"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=120)
