@@ -148,7 +148,7 @@ def read_head_description(folder):
     values = files.read_json(path) if os.path.exists(path) else {}
     kinds, names = str(values.get("architectures")), values.get("id2label")
     if "ForTokenClassification" in kinds:
-        found = {"task": "ner"}
+        found = {"task": "tag"}
     elif "ForSequenceClassification" in kinds:
         found = {}
     else:
@@ -302,7 +302,7 @@ def _head_description(model):
         labels = meta.get("labels")
         if not isinstance(labels, list) or len(labels) != rows:
             labels = [f"LABEL_{index}" for index in range(rows)]
-        kind = "Token" if meta.get("task") == "ner" else "Sequence"
+        kind = "Token" if meta.get("task") == "tag" else "Sequence"
         return {
             "architectures": [f"{bert}For{kind}Classification"],
             "id2label": {str(index): str(label) for index, label in enumerate(labels)},

@@ -164,7 +164,10 @@ def test_bad_files(run, flags, tmp_path, split, content, message):
     [
         ({}, "no phase is asked for; pass --do_train=true"),
         ({"do_train": True, "data_dir": "gone"}, "--data_dir=gone: no such folder"),
-        ({"do_eval": True}, "does not say what its tags are, so run_ner did not train it"),
+        (
+            {"do_eval": True},
+            "does not say what its tags are (in BIO or BIOES), so it was not trained",
+        ),
         ({"do_train": True, "word_column": 2}, "none for --word_column=2 (counted from 0)"),
         ({"do_train": True, "tag_column": 0}, "word and tag would be the same one"),
         ({"do_train": True, "max_seq_length": 64}, "the model has 32 positions"),

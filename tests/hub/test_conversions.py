@@ -205,7 +205,7 @@ def test_labels_and_kind_of_a_head_are_kept(tmp_path, convert):
     }
     source = toys.write_huggingface(tmp_path / "source", tensors, config)
     there = convert(source, "google")
-    assert hub.load(there).meta.items() >= {"task": "ner", "labels": ["O", "B-PER"]}.items()
+    assert hub.load(there).meta.items() >= {"task": "tag", "labels": ["O", "B-PER"]}.items()
     with open(f"{convert(there, 'huggingface')}/config.json", encoding="utf-8") as reader:
         values = json.load(reader)
     assert {name: values[name] for name in config} == config
@@ -222,7 +222,7 @@ def test_labels_and_kind_of_a_head_are_kept(tmp_path, convert):
         ({"id2label": {"0": "no", "1": "no"}}, {}),
         ({"id2label": {"0": "no", "1": 1}}, {}),
         ({"id2label": ["no", "yes"]}, {}),
-        ({"architectures": ["BertForTokenClassification"]}, {"task": "ner"}),
+        ({"architectures": ["BertForTokenClassification"]}, {"task": "tag"}),
     ],
 )
 def test_heads_of_config_json(tmp_path, values, expected):
