@@ -122,11 +122,12 @@ def run(command):
     source = task_data.data_set(
         command, classify.DATA_SETS, stored, classify.Classification.label_flag
     )
-    if stored.get("task") == MultiLabel.name:
+    said = _own(command)
+    if MultiLabel.name in (stored.get("task"), said.get("task")):
         command.adopt("multi_label", True)
         command.adopt("label_separator", stored.get("label_separator", ","))
     _check_multi_label(command)
-    labels, data = _labels(command, source, stored), {}
+    labels, data = _labels(command, source, stored, said), {}
     if "train" in asked:
         # The training set says which labels there are, before any other file is read.
         parse = _parser(command, source, labels)
@@ -225,7 +226,7 @@ def _task(labels, source, **settings):
     return classify.Classification(labels, aliases=source and source.aliases, **settings)
 
 
-def _labels(command, source, stored):
+def _labels(command, source, stored, said):
     """The labels as far as they are known before any data is read, or None."""
     given = _listed(command.labels)
     kept = stored.get("labels")
@@ -234,16 +235,20 @@ def _labels(command, source, stored):
             f"--labels={command.labels}: the model's columns are {', '.join(kept)} "
             "(bert_tools.json); leave it out"
         )
-    return given or kept or (source and source.labels and list(source.labels)) or _own(command)
+    own = source and source.labels and list(source.labels)
+    return given or kept or own or said.get("labels")
 
 
 def _own(command):
-    """The labels that a Hugging Face classifier's config.json names, when it is scored with."""
+    """What a Hugging Face text classifier's config.json says of its labels when it is scored
+    with, see huggingface.read_head_description; else {}.
+    """
     from bert_tools.hub import handles, huggingface
 
     if command.do_train or not command.bert:
-        return None
-    return huggingface.labels(handles.resolve(command.bert))
+        return {}
+    said = huggingface.read_head_description(handles.resolve(command.bert))
+    return {} if said.get("task") == "tag" else said
 
 
 def _listed(text):

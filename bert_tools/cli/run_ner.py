@@ -8,7 +8,8 @@ data_dir holds train.txt, dev.txt (or valid.txt) and test.txt in CoNLL's columns
 checkpoints, eval_results.txt and .json (precision, recall, f1_score of entities, and for each
 type), and test_predictions.txt, which is test.txt with a column of tags added.
 
-Tag with what was trained, from a pipe; a sentence is answered at its blank line:
+Tag with what was trained, or with a token classifier of Hugging Face, from a pipe; a sentence is
+answered at its blank line:
   tr ' ' '\\n' < sentence.txt | run_ner --bert=/tmp/ner --predict_file=-
 """
 
@@ -67,12 +68,18 @@ def run(command):
         if name in stored:
             command.adopt(name, stored[name])
     labels = stored.get("labels")
-    if not labels and "train" not in asked:
-        raise UserError(
-            f"--bert={command.bert}: does not say what its tags are, so run_ner did not train it; "
-            "train it with --do_train=true, and give the output_dir"
-        )
+    if not command.do_train:
+        labels = labels or _own_labels(command)
+        if not labels:
+            raise UserError(
+                f"--bert={command.bert}: does not say what its tags are (in BIO or BIOES), so it "
+                "was not trained for this; train it with --do_train=true, and give the output_dir"
+            )
     labels, data = ner_data.load(command, asked, labels)
+    if command.do_train:
+        # The order of the columns where its head is to go on.
+        own = _own_labels(command)
+        labels = own if own and set(own) == set(labels) else labels
     shared_flags.check_training_flags(command)
 
     app.import_tensorflow()
@@ -80,6 +87,17 @@ def run(command):
 
     task = Tagging(labels, command.max_seq_length)
     ner_phases.NerSession(command, task, None, data, stored).run()
+
+
+def _own_labels(command):
+    """The tags that a Hugging Face token classifier's config.json names, or None."""
+    from bert_tools.hub import handles, huggingface
+    from bert_tools.inputs import conll
+    from bert_tools.tasks.tag import Tagging
+
+    said = huggingface.read_head_description(handles.resolve(command.bert)) if command.bert else {}
+    labels = said.get("labels", []) if said.get("task") == Tagging.name else []
+    return labels if all(map(conll.is_tag, labels)) else None
 
 
 def main(arguments=None):

@@ -70,6 +70,7 @@ _RENAMED = {
     ),
 }
 _NUMBERED = re.compile(r"\.(layer|group|inner_group)\.(\d+)")
+_SEVERAL_LABELS = "multi_label_classification"  # Their problem_type.
 _UNNAMED = re.compile(r"LABEL_\d+")  # What transformers calls classes without names.
 # The last part of a name: theirs, then Google's for a dense layer and for LayerNorm.
 _LAST = {"weight": ("kernel", "gamma"), "bias": ("bias", "beta")}
@@ -132,8 +133,9 @@ def read(folder):
 
 def read_head_description(folder):
     """What a folder's config.json says of its classifier, as keys of bert_tools.json: "task" where
-    it classifies tokens, "labels" where the classes have names of their own (not LABEL_0), in the
-    order of its columns. The other way round of what `write` puts there.
+    it classifies tokens ("tag") or a text may have several labels ("multi_label"), "labels" where
+    the classes have names of their own (not LABEL_0), in the order of its columns. The other way
+    round of what `write` puts there.
 
     Args:
       folder: str; it need not have the file.
@@ -148,9 +150,10 @@ def read_head_description(folder):
     values = files.read_json(path) if os.path.exists(path) else {}
     kinds, names = str(values.get("architectures")), values.get("id2label")
     if "ForTokenClassification" in kinds:
-        found = {"task": "ner"}
+        found = {"task": "tag"}
     elif "ForSequenceClassification" in kinds:
-        found = {}
+        several = values.get("problem_type") == _SEVERAL_LABELS
+        found = {"task": "multi_label"} if several else {}
     else:
         return {}
     if isinstance(names, dict):
@@ -159,14 +162,6 @@ def read_head_description(folder):
         if own and len(set(labels)) == len(labels) > 1:
             found["labels"] = labels
     return found
-
-
-def labels(folder):
-    """The names of a text classifier's classes, see read_head_description; None where it is no
-    such model, or they have none.
-    """
-    found = read_head_description(folder)
-    return None if "task" in found else found.get("labels")
 
 
 def write(folder, model):
@@ -302,9 +297,11 @@ def _head_description(model):
         labels = meta.get("labels")
         if not isinstance(labels, list) or len(labels) != rows:
             labels = [f"LABEL_{index}" for index in range(rows)]
-        kind = "Token" if meta.get("task") == "ner" else "Sequence"
+        kind = "Token" if meta.get("task") == "tag" else "Sequence"
+        several = meta.get("task") == "multi_label"
         return {
             "architectures": [f"{bert}For{kind}Classification"],
+            **({"problem_type": _SEVERAL_LABELS} if several else {}),
             "id2label": {str(index): str(label) for index, label in enumerate(labels)},
             "label2id": {str(label): index for index, label in enumerate(labels)},
         }

@@ -109,6 +109,11 @@ def load_sentences(path, word_column, tag_column, on_bad_line="error", flag="--d
     return sentences, bad
 
 
+def is_tag(text):
+    """Whether this is O, or B-, I-, E- or S- and a type."""
+    return _TAG.fullmatch(text) is not None
+
+
 def entities(tags):
     """The entities that a sentence's tags stand for: a list of (type, begin, end), words begin to
     end - 1.
@@ -175,19 +180,19 @@ def repaired(sentences, labels, path):
       (list of Sentence, collections.Counter {(tag, what it became): how often}).
 
     Raises:
-      UserError: a tag's type is none of the labels'; names its line.
+      UserError: a tag is none of the labels, whatever the scheme; names its line.
     """
-    scheme, kinds = scheme_of(labels), {label.partition("-")[2] for label in labels}
+    scheme, known = scheme_of(labels), set(labels)
     result, changed = [], collections.Counter()
     for sentence in sentences:
-        for place, tag in enumerate(sentence.tags):
-            if tag.partition("-")[2] not in kinds:
-                known = ", ".join(labels[:10]) + (", ..." if labels[10:] else "")
+        tags = tags_of(entities(sentence.tags), len(sentence.tags), scheme)
+        for place, (tag, fits) in enumerate(zip(sentence.tags, tags, strict=True)):
+            if fits not in known:
+                listed = ", ".join(labels[:10]) + (", ..." if labels[10:] else "")
                 raise UserError(
                     f"{path}:{sentence.number + place}: the tag {shown(tag)} is none of the "
-                    f"model's: {known}"
+                    f"model's: {listed}"
                 )
-        tags = tags_of(entities(sentence.tags), len(sentence.tags), scheme)
         changed.update(
             (old, new) for old, new in zip(sentence.tags, tags, strict=True) if old != new
         )
@@ -249,7 +254,7 @@ def _error(name, number, cells, columns, word_column, tag_column):
                 f"{where}: has {len(cells)} columns, and word and tag would be the same one; "
                 "correct the line, or --word_column and --tag_column"
             )
-        if not _TAG.fullmatch(cells[tag_column]):
+        if not is_tag(cells[tag_column]):
             return UserError(
                 f"{where}: the tag {shown(cells[tag_column])} is neither O nor B-, I-, E- or S- "
                 "and a type; convert the file to BIO or BIOES"

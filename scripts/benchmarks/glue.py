@@ -8,15 +8,13 @@ GLUE holds MRPC, CoLA and SST-2. Batch 32, rate 5e-5, length 128, bfloat16 on bo
 CoLA three epochs, SST-2 its first 10,000 rows, one epoch. ENV has PyTorch and transformers.
 """
 
-import argparse
 import json
 import os
-import statistics
 import subprocess
-import sys
 import tempfile
-import time
 import typing
+
+import side_by_side
 
 from bert_tools.cli import run_classifier
 from bert_tools.tasks import classify
@@ -42,69 +40,34 @@ SETTINGS = {
 
 
 def main():
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
+    parser = side_by_side.parser(__doc__)
     parser.add_argument("--glue_dir", required=True)
-    parser.add_argument("--model_dir", required=True, help="MiniLM as a Hugging Face folder")
-    parser.add_argument("--peer_python", help="without it, ours alone")
     parser.add_argument("--tasks", default=",".join(SETTINGS))
-    parser.add_argument("--seeds", default="1,2,3")
-    parser.add_argument("--output_file", help="JSON of every run, added to after each")
     arguments = parser.parse_args()
-    runs = []
-    if arguments.output_file and os.path.exists(arguments.output_file):
-        with open(arguments.output_file, encoding="utf-8") as reader:
-            runs = json.load(reader)
-    for task in arguments.tasks.split(","):
-        for seed in arguments.seeds.split(","):
-            for side in ("ours", "transformers") if arguments.peer_python else ("ours",):
-                work = ours if side == "ours" else theirs
-                result = work(arguments, task, SETTINGS[task], int(seed))
-                runs.append({"task": task, "seed": int(seed), "side": side, **result})
-                print(json.dumps(runs[-1]), flush=True)
-                if arguments.output_file:
-                    with open(arguments.output_file, "w", encoding="utf-8") as writer:
-                        json.dump(runs, writer, indent=1)
-                        writer.write("\n")
-    print("| task | metric | ours | transformers |\n|---|---|---|---|")
-    for task in dict.fromkeys(run["task"] for run in runs):
-        setting = SETTINGS[task]
-        cells = []
-        for side in ("ours", "transformers"):
-            found = [r[setting.metric] for r in runs if r["task"] == task and r["side"] == side]
-            each = ", ".join(f"{value:.4f}" for value in found)
-            cells.append(f"{statistics.mean(found):.4f} ({each})" if found else "")
-        print(f"| {task} | {setting.metric} | {' | '.join(cells)} |")
+    metrics = {task: (SETTINGS[task].metric,) for task in arguments.tasks.split(",")}
+    side_by_side.run(arguments, "task", metrics, ours, theirs)
 
 
-def ours(arguments, task, setting, seed):
+def ours(arguments, task, seed):
     """One run_classifier."""
-    begun = time.time()
-    with tempfile.TemporaryDirectory() as folder:
-        status = run_classifier.main(
-            [
-                f"--task_name={task}",
-                "--do_train=true",
-                "--do_eval=true",
-                f"--data_dir={os.path.join(arguments.glue_dir, setting.folder)}",
-                f"--bert={arguments.model_dir}",
-                f"--num_train_epochs={setting.epochs}",
-                f"--max_train_examples={setting.rows}",
-                "--precision=bfloat16",
-                f"--seed={seed}",
-                f"--output_dir={folder}",
-            ]
-        )
-        if status:
-            sys.exit(status)
-        with open(os.path.join(folder, "eval_results.json"), encoding="utf-8") as reader:
-            results = json.load(reader)
-    return {"seconds": time.time() - begun, **results}
+    setting = SETTINGS[task]
+    flags = {
+        "task_name": task,
+        "do_train": True,
+        "do_eval": True,
+        "data_dir": os.path.join(arguments.glue_dir, setting.folder),
+        "bert": arguments.model_dir,
+        "num_train_epochs": setting.epochs,
+        "max_train_examples": setting.rows,
+        "max_train_steps": arguments.max_steps,
+        "seed": seed,
+    }
+    return side_by_side.command(run_classifier.main, flags)
 
 
-def theirs(arguments, task, setting, seed):
+def theirs(arguments, task, seed):
     """The same by transformers, on the examples as our reader gives them."""
+    setting = SETTINGS[task]
     labels = classify.DATA_SETS[task].labels
     spec = {
         "epochs": setting.epochs,
@@ -113,6 +76,7 @@ def theirs(arguments, task, setting, seed):
         "max_seq_length": 128,
         "seed": seed,
         "num_labels": len(labels),
+        "max_steps": arguments.max_steps,
     }
     for split in ("train", "dev"):
         folder = os.path.join(arguments.glue_dir, setting.folder)
@@ -125,7 +89,7 @@ def theirs(arguments, task, setting, seed):
             [example.text_b for example in examples] if pairs else None,
             [labels.index(example.label) for example in examples],
         ]
-    worker = os.path.join(os.path.dirname(os.path.abspath(__file__)), "worker_transformers.py")
+    worker = os.path.join(side_by_side.HERE, "worker_transformers.py")
     with tempfile.NamedTemporaryFile("w", suffix=".json", encoding="utf-8") as writer:
         json.dump(spec, writer)
         writer.flush()

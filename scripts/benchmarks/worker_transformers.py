@@ -2,9 +2,9 @@
 
 worker_transformers.py MODEL SPEC: runs where PyTorch, transformers and scikit-learn are; SPEC is
 JSON {train, dev: [texts, texts or null, label numbers], epochs, batch_size, learning_rate,
-max_seq_length, seed, num_labels}; prints a JSON line of metrics. AdamW with weight decay 0.01 but
-on biases and LayerNorm, warm-up over a tenth of the steps and linear decay, gradients clipped at 1,
-batches padded to their longest, bfloat16 autocast on two threads.
+max_seq_length, seed, num_labels, max_steps (0: all)}; prints a JSON line of metrics. AdamW with
+weight decay 0.01 but on biases and LayerNorm, warm-up over a tenth of the steps and linear decay,
+gradients clipped at 1, batches padded to their longest, bfloat16 autocast on two threads.
 """
 
 import json
@@ -54,6 +54,7 @@ optimizer = torch.optim.AdamW(
 )
 count, size = len(spec["train"][2]), spec["batch_size"]
 steps = int(count / size * spec["epochs"])
+steps = min(steps, spec["max_steps"] or steps)
 schedule = transformers.get_linear_schedule_with_warmup(optimizer, steps // 10, steps)
 rng = np.random.default_rng(spec["seed"])
 order = np.concatenate([rng.permutation(count) for _ in range(int(spec["epochs"]) + 1)])

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from cli_toys import ROOT, as_arguments
 
+from bert_tools import hub
 from bert_tools.cli import app, run_classifier
+from bert_tools.hub import huggingface
 
 WORDS = {"x": "a", "y": "b", "z": "c"}
 
@@ -85,6 +87,15 @@ def test_all_phases(run, flags, tmp_path, no_dropout):
     lines = [json.loads(line) for line in printed.splitlines()]
     assert ["|".join(line["labels"]) for line in lines] == truth
     assert set(lines[0]["probabilities"]) == {"x", "y", "z"}
+    # So does Hugging Face's layout, by its config.json.
+    huggingface.write(str(tmp_path / "theirs"), hub.load(str(out)))
+    (tmp_path / "theirs" / "bert_tools.json").unlink()
+    their_flags = {"max_seq_length": 16, "input_format": "tsv", "text_column": "text"}
+    again = run(bert=tmp_path / "theirs", predict_file=tmp_path / "test.tsv", **their_flags)
+    assert again[0] == 0, again[2]
+    for line, other in zip(lines, map(json.loads, again[1].splitlines()), strict=True):
+        assert other["probabilities"] == pytest.approx(line["probabilities"], abs=1e-5)
+        assert other["labels"] == [k for k, v in line["probabilities"].items() if v >= 0.5]
     status, printed, _ = run(bert=out, eval_file=tmp_path / "dev.tsv")
     line = json.loads(printed)
     assert (status, line["f1_score_macro"]) == (0, 1.0)

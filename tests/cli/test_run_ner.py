@@ -126,15 +126,31 @@ def test_bad_lines_are_left_out_when_asked(run, flags, tmp_path):
     assert "test.txt: 2 sentences with a bad line left out" in err
 
 
-def test_repairs_are_told(run, flags):
-    path = flags["data_dir"] / "train.txt"
-    path.write_text(path.read_text() + "a I-X\nb I-X\n\n")
-    status, _, err = run(**flags | {"num_train_epochs": 1}, do_train=True)
+@pytest.mark.parametrize(
+    ("split", "text", "message"),
+    [
+        ("train", "a I-X\nb I-X\n\n", "1 tags do not fit"),  # An I- without B-.
+        ("valid", "a B-X\nb E-X\n\nd S-Y\n", "2 tags do not fit"),  # BIOES, where train is BIO.
+        ("valid", "a B-X\nb I-Y\n\n", "1 tags do not fit"),
+    ],
+)
+def test_repairs_are_told(run, flags, split, text, message):
+    path = flags["data_dir"] / f"{split}.txt"
+    path.write_text(path.read_text() + text)
+    status, _, err = run(**flags | {"num_train_epochs": 0.2}, do_train=True, do_eval=True)
     assert status == 0
-    assert (
-        f"WARNING {path}: 1 tags do not fit those beside them and are read otherwise (most often "
-        "I-X as B-X)"
-    ) in err
+    assert f"WARNING {path}: {message} those beside them and are read otherwise (most" in err
+
+
+def test_mixed_schemes_in_training(run, flags, tmp_path):
+    """BIO with a sentence of BIOES is BIOES, which has a tag for each of BIO's."""
+    path = flags["data_dir"] / "train.txt"
+    path.write_text("d B-Y\n\na B-X\nb E-X\nc O\n\n" * 3)
+    status, _, err = run(**flags | {"num_train_epochs": 1}, do_train=True, do_eval=True)
+    assert status == 0
+    assert f"WARNING {path}: 3 tags do not fit" in err and "(most often B-Y as S-Y)" in err
+    meta = json.loads((tmp_path / "out" / "bert_tools.json").read_text())
+    assert meta["labels"] == ["O", *(f"{prefix}-{kind}" for kind in "XY" for prefix in "BIES")]
 
 
 @pytest.mark.parametrize(
@@ -164,7 +180,10 @@ def test_bad_files(run, flags, tmp_path, split, content, message):
     [
         ({}, "no phase is asked for; pass --do_train=true"),
         ({"do_train": True, "data_dir": "gone"}, "--data_dir=gone: no such folder"),
-        ({"do_eval": True}, "does not say what its tags are, so run_ner did not train it"),
+        (
+            {"do_eval": True},
+            "does not say what its tags are (in BIO or BIOES), so it was not trained",
+        ),
         ({"do_train": True, "word_column": 2}, "none for --word_column=2 (counted from 0)"),
         ({"do_train": True, "tag_column": 0}, "word and tag would be the same one"),
         ({"do_train": True, "max_seq_length": 64}, "the model has 32 positions"),

@@ -194,18 +194,26 @@ def test_files_of_each_layout(bert, convert):
     }
 
 
-def test_labels_and_kind_of_a_head_are_kept(tmp_path, convert):
+@pytest.mark.parametrize(
+    ("kind", "task", "more"),
+    [
+        ("Token", "tag", {}),
+        ("Sequence", "multi_label", {"problem_type": "multi_label_classification"}),
+    ],
+)
+def test_labels_and_kind_of_a_head_are_kept(tmp_path, convert, kind, task, more):
     """Hugging Face's config.json, through Google's layout."""
     tensors = {f"bert.{name}": array for name, array in toys.huggingface_tensors().items()}
     tensors |= {"classifier.weight": np.ones((2, 8), np.float32), "classifier.bias": np.ones(2)}
     config = {
-        "architectures": ["BertForTokenClassification"],
+        "architectures": [f"BertFor{kind}Classification"],
         "id2label": {"0": "O", "1": "B-PER"},
         "label2id": {"O": 0, "B-PER": 1},
+        **more,
     }
     source = toys.write_huggingface(tmp_path / "source", tensors, config)
     there = convert(source, "google")
-    assert hub.load(there).meta.items() >= {"task": "ner", "labels": ["O", "B-PER"]}.items()
+    assert hub.load(there).meta.items() >= {"task": task, "labels": ["O", "B-PER"]}.items()
     with open(f"{convert(there, 'huggingface')}/config.json", encoding="utf-8") as reader:
         values = json.load(reader)
     assert {name: values[name] for name in config} == config
@@ -222,14 +230,15 @@ def test_labels_and_kind_of_a_head_are_kept(tmp_path, convert):
         ({"id2label": {"0": "no", "1": "no"}}, {}),
         ({"id2label": {"0": "no", "1": 1}}, {}),
         ({"id2label": ["no", "yes"]}, {}),
-        ({"architectures": ["BertForTokenClassification"]}, {"task": "ner"}),
+        ({"architectures": ["BertForTokenClassification"]}, {"task": "tag"}),
+        ({"problem_type": "multi_label_classification"}, {"task": "multi_label"}),
+        ({"problem_type": "single_label_classification"}, {}),
     ],
 )
 def test_heads_of_config_json(tmp_path, values, expected):
     classes = {"architectures": ["BertForSequenceClassification"]}
     toys.write_json(tmp_path / "config.json", {**toys.CONFIG, **classes, **values})
     assert huggingface.read_head_description(str(tmp_path)) == expected
-    assert huggingface.labels(str(tmp_path)) == expected.get("labels")
 
 
 def test_pooling_goes_along(tmp_path, convert, inspect):

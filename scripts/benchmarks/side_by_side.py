@@ -1,0 +1,117 @@
+"""What the benchmarks share that fine-tune MiniLM with a command of ours and beside it with
+transformers: flags, the loop over cases, seeds and sides, the file of runs, the table.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+import numpy as np
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+
+
+def parser(about):
+    """An ArgumentParser with the flags that all of them have."""
+    parser = argparse.ArgumentParser(
+        description=about, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--model_dir", required=True, help="MiniLM as a Hugging Face folder")
+    parser.add_argument("--peer_python", help="without it, ours alone")
+    parser.add_argument("--seeds", default="1,2,3")
+    parser.add_argument("--max_steps", type=int, default=0, help="for a trial; 0: all")
+    parser.add_argument("--output_file", help="JSON of every run, added to after each")
+    return parser
+
+
+def run(arguments, key, metrics, ours, theirs):
+    """Every case with every seed on both sides: each run printed and added to the file, then a
+    table of means and single values.
+
+    Args:
+      arguments: of `parser`.
+      key: str, what a run's JSON calls its case.
+      metrics: {case: names of the results that count}.
+      ours, theirs: function(arguments, case, seed) -> dict of results.
+    """
+    runs = []
+    if arguments.output_file and os.path.exists(arguments.output_file):
+        with open(arguments.output_file, encoding="utf-8") as reader:
+            runs = json.load(reader)
+    sides = {"ours": ours, **({"transformers": theirs} if arguments.peer_python else {})}
+    for seed in map(int, arguments.seeds.split(",")):
+        for case in metrics:
+            for side, work in sides.items():
+                begun = time.time()
+                result = work(arguments, case, seed)
+                seconds = time.time() - begun
+                runs.append({key: case, "seed": seed, "side": side, "seconds": seconds, **result})
+                print(json.dumps(runs[-1]), flush=True)
+                if arguments.output_file:
+                    with open(arguments.output_file, "w", encoding="utf-8") as writer:
+                        json.dump(runs, writer, indent=1)
+                        writer.write("\n")
+    print(f"| {key} | metric | ours | transformers |\n|---|---|---|---|")
+    for case, names in metrics.items():
+        for metric in names:
+            cells = []
+            for side in ("ours", "transformers"):
+                found = [r[metric] for r in runs if r[key] == case and r["side"] == side]
+                each = ", ".join(f"{value:.4f}" for value in found)
+                cells.append(f"{statistics.mean(found):.4f} ({each})" if found else "")
+            print(f"| {case} | {metric} | {' | '.join(cells)} |")
+
+
+def command(main, flags, folder=None):
+    """What a command of ours leaves in eval_results.json.
+
+    Args:
+      main: of a module of bert_tools.cli.
+      flags: dict; --output_dir is added.
+      folder: str, the output_dir; None: one that goes with the run.
+    """
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = folder or temporary
+        flags = {**flags, "precision": "bfloat16", "output_dir": folder}
+        status = main([f"--{name}={value}" for name, value in flags.items()])
+        if status:
+            sys.exit(status)
+        with open(os.path.join(folder, "eval_results.json"), encoding="utf-8") as reader:
+            return json.load(reader)
+
+
+def transformers(arguments, kind, train, dev, targets, recipe):
+    """A model of transformers trained on ids of ours, see worker_ids_transformers.py.
+
+    Args:
+      kind: str, of that worker.
+      train, dev: Features.
+      targets: dict {name: array} of that worker.
+      recipe: dict of that worker; its steps are cut to --max_steps.
+
+    Returns:
+      (facts of the run, logits float32 array).
+    """
+    recipe = {"kind": kind, **recipe}
+    recipe["steps"] = min(recipe["steps"], arguments.max_steps or recipe["steps"])
+    spec = {"recipe": json.dumps(recipe), **targets}
+    for split, features in (("train", train), ("dev", dev)):
+        spec[f"{split}_ids"] = features.input_ids
+        spec[f"{split}_segments"] = features.segment_ids
+        spec[f"{split}_rows"] = features.offsets
+    worker = os.path.join(HERE, "worker_ids_transformers.py")
+    with tempfile.TemporaryDirectory() as folder:
+        spec_file, logits_file = (os.path.join(folder, name) for name in ("spec.npz", "logits.npy"))
+        np.savez(spec_file, **spec)
+        done = subprocess.run(
+            [arguments.peer_python, worker, arguments.model_dir, spec_file, logits_file],
+            stdout=subprocess.PIPE,
+            check=True,
+            text=True,
+        )
+        return json.loads(done.stdout.splitlines()[-1]), np.load(logits_file)
