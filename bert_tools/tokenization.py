@@ -20,9 +20,7 @@ from bert_tools.errors import UserError
 
 UNKNOWN, CLASSIFY, SEPARATE, PAD, MASK = "[UNK]", "[CLS]", "[SEP]", "[PAD]", "[MASK]"
 _PART = re.compile(r"\S+")
-_CACHED_WORDS = (
-    1_000_000  # A bound on memory (about 200 MB when full), far above a natural vocabulary.
-)
+_CACHED_WORDS = 100_000  # About 20 MB; the words that make up nearly all of any text.
 # Later versions of Unicode moved three characters to another category. The ids stay those of
 # Unicode 11, which the original ran on, whatever the Python.
 _UNICODE_11 = {"\u166d": "Po", "\u1734": "Mn", "\ua9bd": "Mc"}
