@@ -3,9 +3,10 @@
     saved_model.pb, variables/, assets/vocab.txt, and for TF2 models without a vocabulary a folder
     with "preprocess" in its name, in the folder or beside it
 
-Nothing of it is run: variables are read by the names that they have in Google's scripts or in the
-TensorFlow model garden, and what no variable says (heads, activation, casing) is looked up in the
-graph. What is written here has bert_config.json, tokenizer_config.json and, for a model that has a
+Variables are read by the names that they have in Google's scripts or in the TensorFlow model garden,
+and what no variable says (heads, activation, casing) is looked up in the graph, which is not run.
+Only where the variables of a TF2 model have other names is its graph the encoder, see saved_graph.
+What is written here has bert_config.json, tokenizer_config.json and, for a model that has a
 description, bert_tools.json beside it, which say it better.
 """
 
@@ -20,8 +21,13 @@ from bert_tools.config import BertConfig
 from bert_tools.errors import UserError
 from bert_tools.hub import model as models
 
-_MODEL = "saved_model.pb"
+MODEL = "saved_model.pb"
 _GRAPH_BYTES = 256 << 20  # BERT's graphs have a few megabytes; weights do not lie in them.
+_OWN_GRAPH = (
+    "%s: its variables have names of its own, so its graph is the encoder as it stands: in float32 "
+    "and without dropout; its layers %s; batches are by length (--batching=bucket), not packed; it "
+    "cannot be written in another layout, nor trained with --layerwise_lr_decay"
+)
 _OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 # The model garden's names and Google's, without "bert/"; in the order of tests.
 _GARDEN = (
@@ -66,7 +72,7 @@ _TANH_GELU = 0.044715  # The constant of its cubic term.
 
 def holds(folder):
     """Whether a folder is in one of these layouts."""
-    return _MODEL in os.listdir(folder)
+    return MODEL in os.listdir(folder)
 
 
 def read(folder):
@@ -83,7 +89,7 @@ def read(folder):
     """
     from bert_tools import checkpoints
 
-    saved = _read_graph(os.path.join(folder, _MODEL))
+    saved = _read_graph(os.path.join(folder, MODEL))
     prefix = os.path.join(folder, "variables", "variables")
     if not os.path.exists(f"{prefix}.index"):
         raise UserError(
@@ -96,14 +102,10 @@ def read(folder):
         weights, heads = _of_garden(stored, objects)
     else:
         weights, heads = stored, None
-    if "bert/embeddings/word_embeddings" not in weights:
-        first = min(_names(stored, objects), default="none")
-        raise UserError(
-            f"{folder}: a SavedModel whose variables have neither Google's nor the model garden's "
-            f"names of a BERT (the first: {first}); give the checkpoint that it was made from"
-        )
     config_file = os.path.join(folder, models.GOOGLE_CONFIG)
-    if os.path.exists(config_file):  # As `write` leaves it; the public models have none.
+    if "bert/embeddings/word_embeddings" not in weights:
+        config, weights = _of_graph(folder, stored, objects)
+    elif os.path.exists(config_file):  # As `write` leaves it; the public models have none.
         config = BertConfig.from_json_file(config_file)
     else:
         config = _config(folder, weights, heads, *_constants(saved))
@@ -112,21 +114,77 @@ def read(folder):
     casing = models.read_casing(os.path.join(folder, models.TOKENIZER_CONFIG))
     tokenizer = models.make_tokenizer({"do_lower_case": lower, **casing}, vocab_file)
     models.check_vocabulary(config, tokenizer, vocab_file)
-    return models.Model(
+    model = models.Model(
         config, models.check_weights(config, weights, prefix), tokenizer, {}, folder
     )
+    if config.graph is not None:
+        from bert_tools import inspection
+
+        _, wrong = inspection.check(model)
+        if wrong:
+            raise UserError(f"{folder}: {wrong}")
+    return model
+
+
+def graph_config(folder):
+    """The BertConfig of a folder whose saved_model.pb is the encoder.
+
+    Raises:
+      UserError: the graph is damaged, or one that is not run.
+    """
+    from bert_tools.hub.saved_graph import SavedGraph
+
+    path = os.path.join(folder, MODEL)
+    return SavedGraph(_read_bytes(path), path).config()
+
+
+def warn_of_graph(folder, config):
+    """Says what does not work with a SavedModel's own graph; once, when it is loaded."""
+    from absl import logging
+
+    last = config.num_hidden_layers
+    layers = f"1 to {last} are given" if config.graph.gives_layers else "but the last are not given"
+    logging.warning(_OWN_GRAPH, folder, layers)
+
+
+def write_graph(folder, graph):
+    """Writes saved_model.pb alone, for a folder where the weights lie in checkpoints.
+
+    Args:
+      folder: str, must exist.
+      graph: saved_graph.SavedGraph.
+    """
+    with files.aside(os.path.join(folder, MODEL)) as path, open(path, "wb") as writer:
+        writer.write(graph.serialized)
+
+
+def _of_graph(folder, stored, objects):
+    """(config, weights) of a SavedModel that is run as it stands."""
+    if not objects:
+        raise UserError(
+            f"{folder}: a SavedModel of TensorFlow 1 whose variables have not Google's names of a "
+            f"BERT (the first: {min(stored, default='none')}); give the checkpoint that it was "
+            "made from"
+        )
+    config = graph_config(folder)
+    warn_of_graph(folder, config)
+    return config, config.graph.weights(stored, objects)
+
+
+def _read_bytes(path):
+    size = os.path.getsize(path)
+    if size > _GRAPH_BYTES:
+        raise UserError(f"{path}: {size} bytes, more than any graph of a BERT has; do not use it")
+    with open(path, "rb") as reader:
+        return reader.read()
 
 
 def _read_graph(path):
     from google.protobuf.message import DecodeError
     from tensorflow.core.protobuf import saved_model_pb2
 
-    size = os.path.getsize(path)
-    if size > _GRAPH_BYTES:
-        raise UserError(f"{path}: {size} bytes, more than any graph of a BERT has; do not use it")
     try:
-        with open(path, "rb") as reader:
-            return saved_model_pb2.SavedModel.FromString(reader.read())
+        return saved_model_pb2.SavedModel.FromString(_read_bytes(path))
     except DecodeError as error:
         raise UserError(f"{path}: not a readable SavedModel; restore it from its source") from error
 
@@ -155,10 +213,6 @@ def _variables(stored, objects):
         for attribute in node.attributes:
             if attribute.checkpoint_key in stored and attribute.full_name:
                 yield attribute.full_name, stored[attribute.checkpoint_key]
-
-
-def _names(stored, objects):
-    return [name for name, _ in _variables(stored, objects)] if objects else list(stored)
 
 
 def _of_garden(stored, objects):
@@ -308,7 +362,7 @@ def _vocabulary(folder):
 def _asset(folder):
     """The path of a SavedModel's vocabulary, or None."""
     assets = os.path.join(folder, "assets")
-    if not os.path.isdir(assets) or not os.path.exists(os.path.join(folder, _MODEL)):
+    if not os.path.isdir(assets) or not os.path.exists(os.path.join(folder, MODEL)):
         return None
     names = [name for name in sorted(os.listdir(assets)) if re.fullmatch(r".*vocab.*\.txt", name)]
     return os.path.join(assets, names[0]) if names else None
@@ -333,7 +387,7 @@ def _lower_case(saved, stored, objects, preprocessor):
                     if attribute.checkpoint_key in stored:
                         return bool(stored[attribute.checkpoint_key])
     if preprocessor:
-        other = _read_graph(os.path.join(preprocessor, _MODEL))
+        other = _read_graph(os.path.join(preprocessor, MODEL))
         return any(node.op == "CaseFoldUTF8" for node in _nodes(other))
     return True
 

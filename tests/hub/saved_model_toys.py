@@ -34,10 +34,22 @@ class GardenEncoder(tf.Module):
     weights: {Google's variable name: array}.
     heads: int.
     lower_case: bool or None; the attribute do_lower_case.
+    rename: function from the model garden's name of a variable to the one that it gets.
+    before: function called in its function, for what hostile ones do.
     """
 
-    def __init__(self, weights, heads, activation, lower_case=None, outwards="attention_output"):
+    def __init__(
+        self,
+        weights,
+        heads,
+        activation,
+        lower_case=None,
+        outwards="attention_output",
+        rename=str,
+        before=None,
+    ):
         super().__init__()
+        self.before = before
         self.kept, self.heads, self.activation = {}, heads, activation
         self.outwards = outwards
         if lower_case is not None:
@@ -46,7 +58,7 @@ class GardenEncoder(tf.Module):
             if not name.startswith("bert/"):
                 continue
             theirs, array = self._theirs(name.removeprefix("bert/"), array)
-            self.kept[theirs] = tf.Variable(array, name=theirs)
+            self.kept[theirs] = tf.Variable(array, name=rename(theirs))
 
     def _theirs(self, name, array):
         for part, other in (
@@ -91,12 +103,16 @@ class GardenEncoder(tf.Module):
     )
     def __call__(self, inputs):
         ids = inputs["input_word_ids"]
+        if self.before is not None:
+            self.before()
         x = tf.gather(self.kept["word_embeddings/embeddings"], ids)
         x += self.kept["position_embedding/embeddings"][: tf.shape(ids)[1]]
-        x += tf.gather(self.kept["type_embeddings/embeddings"], inputs["input_type_ids"])
+        types = tf.one_hot(inputs["input_type_ids"], 2)
+        x += tf.einsum("bti,ih->bth", types, self.kept["type_embeddings/embeddings"])
         x = self._norm(x, "embeddings/layer_norm")
         masked = 1.0 - tf.cast(inputs["input_mask"], tf.float32)[:, None, None, :]
         layers = len([name for name in self.kept if name.endswith("/intermediate/bias")])
+        every = []
         for name in [f"transformer/layer_{layer}" for layer in range(layers)]:
             parts = [
                 self._dense(x, f"{name}/self_attention/{part}", "bth,hnd->btnd")
@@ -112,8 +128,9 @@ class GardenEncoder(tf.Module):
             inner = self.activation(self._dense(x, f"{name}/intermediate", "bth,hi->bti"))
             output = self._dense(inner, f"{name}/output", "bti,ih->bth")
             x = self._norm(x + output, f"{name}/output_layer_norm")
+            every.append(x)
         pooled = tf.tanh(self._dense(x[:, 0], "pooler_transform", "bh,hp->bp"))
-        return {"sequence_output": x, "pooled_output": pooled}
+        return {"sequence_output": x, "pooled_output": pooled, "encoder_outputs": every}
 
 
 class Preprocessor(tf.Module):
