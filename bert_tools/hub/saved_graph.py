@@ -1,5 +1,5 @@
-"""A TF2 SavedModel's own function as the encoder, for models whose variables have names that nothing
-here knows.
+"""A TF2 SavedModel's own function as the encoder, for models whose variables have names of their
+own.
 
 TensorFlow does not run the SavedModel. The operations of its function are made anew in the graph
 that is being traced, with the weights as given in the place of its variables: so gradients reach
@@ -20,8 +20,7 @@ from bert_tools.errors import UserError
 
 INPUTS = ("input_word_ids", "input_mask", "input_type_ids")
 # What computes, and reaches nothing outside of its arguments.
-OPERATIONS = frozenset(
-    """
+OPERATIONS = """
     Abs Add AddN AddV2 All Any ArgMax ArgMin BatchMatMul BatchMatMulV2 BatchMatMulV3 BiasAdd
     BroadcastArgs BroadcastTo Cast Ceil CheckNumerics ClipByValue Concat ConcatV2 Const Cos Cosh
     Cumprod Cumsum DepthToSpace Div DivNoNan Einsum Elu EnsureShape Equal Erf Erfc Exp ExpandDims
@@ -34,8 +33,7 @@ OPERATIONS = frozenset(
     Sinh Size Slice Softmax Softplus Softsign Split SplitV Sqrt Square SquaredDifference Squeeze
     StopGradient StridedSlice Sub Sum Tan Tanh TensorScatterUpdate Tile TopKV2 Transpose
     TruncateDiv TruncateMod Unpack UnsortedSegmentSum Where Xdivy ZerosLike
-    """.split()
-)
+    """.split()  # noqa: SIM905 (a hundred lines of quotes)
 _CALLS = ("PartitionedCall", "StatefulPartitionedCall")
 _READS = ("ReadVariableOp", "ResourceGather", "ResourceGatherNd", "VariableShape")
 # They have no outputs, so nothing asks for them and they are not made.
@@ -78,13 +76,15 @@ class SavedGraph:
             self._name, self._inputs, self._outputs = self._signature()
             self._check_operations(self._name, {})
             self._bind({node.name: node for node in meta_graph.graph_def.node})
+        except UserError:
+            raise
         except (DecodeError, IndexError, KeyError, TypeError, ValueError) as error:
             raise UserError(
-                f"{source}: its graph is damaged ({type(error).__name__}: {error}); restore it from "
-                "its source"
+                f"{source}: its graph is damaged ({type(error).__name__}: {error}); restore it "
+                "from its source"
             ) from error
         self.gives_layers = "encoder_outputs/0" in self._outputs
-        # For calls outside of any graph.
+        # Tapes see the call of a function, and not the operations that are made by their names.
         ids = tf.TensorSpec([None, None], tf.int32)
         signature = [
             {name: tf.TensorSpec(shape) for name, shape in self.shapes.items()},
@@ -135,7 +135,6 @@ class SavedGraph:
             if attribute.checkpoint_key in stored
         }
 
-    @tf.autograph.experimental.do_not_convert
     def run(self, weights, batch):
         """Runs it, in float32.
 
@@ -156,9 +155,10 @@ class SavedGraph:
             "input_mask": tf.ones_like(ids) if mask is None else mask,
             "input_type_ids": tf.zeros_like(ids) if types is None else types,
         }
-        weights = {name: tf.cast(weights[name], tf.float32) for name in self.shapes}
-        run = self._function if tf.executing_eagerly() else self._outputs_of
-        sequence, pooled, layers = run(weights, inputs)
+        weights = {
+            name: tf.cast(tf.convert_to_tensor(weights[name]), tf.float32) for name in self.shapes
+        }
+        sequence, pooled, layers = self._function(weights, inputs)
         first = batch.get("first_positions")
         if first is not None:
             pooled = tf.gather(pooled, first // tf.shape(ids)[1])
@@ -191,8 +191,9 @@ class SavedGraph:
             ):
                 return name, inputs, places
         raise UserError(
-            f"{self._source}: has no function from {', '.join(INPUTS)} to sequence_output and "
-            "pooled_output, as BERT's SavedModels have; give the checkpoint that it was made from"
+            f"{self._source}: its variables have neither Google's nor the model garden's names of "
+            f"a BERT, and it has no function from {', '.join(INPUTS)} to sequence_output and "
+            "pooled_output; give the checkpoint that it was made from"
         )
 
     def _check_operations(self, name, counts):

@@ -3,9 +3,10 @@
     saved_model.pb, variables/, assets/vocab.txt, and for TF2 models without a vocabulary a folder
     with "preprocess" in its name, in the folder or beside it
 
-Variables are read by the names that they have in Google's scripts or in the TensorFlow model garden,
-and what no variable says (heads, activation, casing) is looked up in the graph, which is not run.
-Only where the variables of a TF2 model have other names is its graph the encoder, see saved_graph.
+Variables are read by the names that they have in Google's scripts or in the TensorFlow model
+garden, and what no variable says (heads, activation, casing) is looked up in the graph, which is
+not run. Only where the variables of a TF2 model have other names is its graph the encoder, see
+saved_graph.
 What is written here has bert_config.json, tokenizer_config.json and, for a model that has a
 description, bert_tools.json beside it, which say it better.
 """

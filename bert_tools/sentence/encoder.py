@@ -171,13 +171,13 @@ class Encoder:
                 f"{config.max_position_embeddings} positions; give at most as many"
             )
         graph = config.graph
-        if graph is not None and not graph.gives_layers:
-            if self.layers != (-1,) or "first_last_mean" in self.poolings:
-                raise UserError(
-                    f"--layers={','.join(map(str, self.layers))}, --pooling="
-                    f"{','.join(self.poolings)}: the SavedModel {model.source} gives its last layer "
-                    "alone; give --layers=-1 and another pooling than first_last_mean"
-                )
+        asked = self.layers != (-1,) or "first_last_mean" in self.poolings
+        if graph is not None and not graph.gives_layers and asked:
+            raise UserError(
+                f"--layers={','.join(map(str, self.layers))}, --pooling={','.join(self.poolings)}: "
+                f"the SavedModel {model.source} gives its last layer alone; give --layers=-1 and "
+                "another pooling than first_last_mean"
+            )
         for layer in self.layers:
             if not -count - 1 <= layer <= count or (graph is not None and layer in (0, -count - 1)):
                 first = "and the embeddings are 0" if graph is None else "numbered from 1"

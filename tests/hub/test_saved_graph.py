@@ -107,8 +107,7 @@ def train(folder, data, output_dir, **flags):
         "train_batch_size": 8,
         "max_train_steps": 10,
         "num_train_epochs": 20,
-        "learning_rate": 0.01,
-        "batching": "bucket",
+        "learning_rate": 0.002,
         **flags,
     }
     arguments = [f"--{name}={value}" for name, value in flags.items() if value is not None]
@@ -143,7 +142,10 @@ def test_training_is_that_of_known_names(places, data, monkeypatch, capsys):
     results = []
     for folder, name in zip(places[1:], ("known", "odd"), strict=True):
         out = data / name
-        assert train(folder, data, out, save_summary_steps=1) == 0, capsys.readouterr().err
+        # The graph's own takes this for bucket.
+        batching = "bucket" if name == "known" else "pack"
+        status = train(folder, data, out, save_summary_steps=1, batching=batching)
+        assert status == 0, capsys.readouterr().err
         results.append((losses(out), np.loadtxt(out / "test_results.tsv")))
     assert len(results[0][0]) == 10 and results[1][0][-1] < results[1][0][0]
     same(results[0][0], results[1][0])
@@ -153,7 +155,7 @@ def test_training_is_that_of_known_names(places, data, monkeypatch, capsys):
     out = data / "odd"
     assert {"saved_model.pb", "vocab.txt", "bert_tools.json"} <= set(os.listdir(out))
     meta = json.loads((out / "bert_tools.json").read_text())
-    assert meta["family"] == "saved_model" and meta["labels"] == ["yes", "no"]
+    assert meta["family"] == "saved_model" and meta["labels"] == ["no", "yes"]
     before = (out / "test_results.tsv").read_text()
     os.unlink(out / "test_results.tsv")
     assert train(None, data, out, do_train=False) == 0, capsys.readouterr().err
@@ -178,7 +180,7 @@ def test_vectors(places, data, capsys, monkeypatch):
     found = []
     for folder in places[1:]:
         flags = ["--input_file", data / "texts.txt", "--output_file", data / "vectors.npy"]
-        flags += ["--pooling=cls,mean,pooled", "--layers=-1,-2", "--bert", folder]
+        flags += ["--pooling=first_last_mean", "--max_seq_length=16", "--bert", folder]
         assert extract_cls.main([str(flag) for flag in flags]) == 0, capsys.readouterr().err
         found.append(np.load(data / "vectors.npy"))
         os.unlink(data / "vectors.npy")
@@ -234,9 +236,11 @@ HOSTILE = {
     "WriteFile": lambda path: tf.io.write_file(path, "x"),
     "ReadFile": lambda path: tf.io.read_file(path),
     "EagerPyFunc": lambda path: tf.py_function(lambda: 0, [], []),
-    "PrintV2": lambda path: tf.print("x"),
+    "PrintV2": lambda path: tf.raw_ops.PrintV2(input=path),
     "RandomUniform": lambda path: tf.random.uniform([2]),
-    "StatelessWhile": lambda path: tf.while_loop(lambda i: i < 9, lambda i: i + 1, [tf.constant(0)]),
+    "StatelessWhile": lambda path: tf.while_loop(
+        lambda i: i < 9, lambda i: i + 1, [tf.constant(0)]
+    ),
 }
 
 
