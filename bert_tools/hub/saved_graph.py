@@ -343,6 +343,22 @@ def _leaves(structured, path=()):
         yield path, structured.tensor_spec_value if kind == "tensor_spec_value" else None
 
 
+def layer_count(saved):
+    """How many layers' outputs a SavedModel (the protocol buffer) says that it gives; 0 if none."""
+    functions = [
+        function
+        for meta_graph in saved.meta_graphs
+        for function in meta_graph.object_graph_def.concrete_functions.values()
+    ]
+    return max(
+        (
+            sum("encoder_outputs" in path for path, _ in _leaves(function.output_signature))
+            for function in functions
+        ),
+        default=0,
+    )
+
+
 def _count(output, operation):
     """How many tensors an output of an operation's definition stands for."""
     if output.number_attr:

@@ -29,6 +29,9 @@ _OWN_GRAPH = (
     "and without dropout; its layers %s; batches are by length (--batching=bucket), not packed; it "
     "cannot be written in another layout, nor trained with --layerwise_lr_decay"
 )
+_ALBERT_CONFIG = os.path.join("assets", "albert_config.json")
+_PIECES = ".model"  # SentencePiece's.
+_SHARED = "group_0/inner_group_0"
 _OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 # The model garden's names and Google's, without "bert/"; in the order of tests.
 _GARDEN = (
@@ -51,6 +54,25 @@ _GARDEN = (
      r"encoder/layer_\g<n>/output/LayerNorm/\g<last>"),
     (r"pooler_transform/(?P<last>kernel|bias)", r"pooler/dense/\g<last>"),
 )  # fmt: skip
+# The model garden's ALBERT has one layer, which runs several times.
+_GARDEN_ALBERT = (
+    (r"embedding_projection/(?P<last>kernel|bias)", r"embeddings/projection/\g<last>"),
+    *(
+        (theirs.replace(r"layer_(?P<n>\d+)/", ""), ours.replace(r"layer_\g<n>", _SHARED))
+        for theirs, ours in _GARDEN
+        if "layer_(" in theirs
+    ),
+)
+# Parts of names in google-research/albert's modeling.py, and ours; replaced in this order.
+_GOOGLE_ALBERT = (
+    (r"/encoder/embedding_hidden_mapping_in/", "/embeddings/projection/"),
+    (r"/encoder/transformer/", "/encoder/"),
+    (r"/(inner_group_\d+)/LayerNorm_1/", r"/\1/output/LayerNorm/"),
+    (r"/(inner_group_\d+)/LayerNorm/", r"/\1/attention/output/LayerNorm/"),
+    (r"/attention_1/", "/attention/"),
+    (r"/ffn_1/intermediate/output/", "/output/"),
+    (r"/ffn_1/intermediate/", "/intermediate/"),
+)
 # Parts of names: Google's, and the model garden's (official/nlp/bert/tf1_checkpoint_converter_lib,
 # BERT_V2_NAME_REPLACEMENTS). They are replaced in this order.
 _TO_GARDEN = (
@@ -102,18 +124,25 @@ def read(folder):
     if objects:
         weights, heads = _of_garden(stored, objects)
     else:
-        weights, heads = stored, None
+        weights, heads = {_of_albert(name): array for name, array in stored.items()}, None
     config_file = os.path.join(folder, models.GOOGLE_CONFIG)
     if "bert/embeddings/word_embeddings" not in weights:
         config, weights = _of_graph(folder, stored, objects)
     elif os.path.exists(config_file):  # As `write` leaves it; the public models have none.
         config = BertConfig.from_json_file(config_file)
+    elif not objects and any("/inner_group_" in name for name in weights):
+        config = _albert_config(folder)
     else:
-        config = _config(folder, weights, heads, *_constants(saved))
+        config = _config(folder, weights, heads, saved)
     vocab_file, beside = _vocabulary(folder)
     lower = _lower_case(saved, stored, objects, beside)
     casing = models.read_casing(os.path.join(folder, models.TOKENIZER_CONFIG))
-    tokenizer = models.make_tokenizer({"do_lower_case": lower, **casing}, vocab_file)
+    if vocab_file.endswith(_PIECES):
+        from bert_tools import tokenization_subword
+
+        tokenizer = tokenization_subword.read_albert(vocab_file, lower)
+    else:
+        tokenizer = models.make_tokenizer({"do_lower_case": lower, **casing}, vocab_file)
     models.check_vocabulary(config, tokenizer, vocab_file)
     model = models.Model(
         config, models.check_weights(config, weights, prefix), tokenizer, {}, folder
@@ -223,7 +252,7 @@ def _of_garden(stored, objects):
         if name.startswith("bert/"):
             weights[name] = array
             continue
-        for pattern, google in _GARDEN:
+        for pattern, google in (*_GARDEN, *_GARDEN_ALBERT):
             match = re.fullmatch(f"(.*/)?{pattern}", name)
             if not match:
                 continue
@@ -239,6 +268,13 @@ def _of_garden(stored, objects):
             weights["bert/" + match.expand(google)] = array
             break
     return weights, heads
+
+
+def _of_albert(name):
+    """Our name of a variable of google-research/albert; others stay as they are."""
+    for theirs, ours in _GOOGLE_ALBERT:
+        name = re.sub(theirs, ours, name)
+    return name
 
 
 def _nodes(saved):
@@ -262,8 +298,26 @@ def _constants(saved):
     return constants, operations
 
 
-def _config(folder, weights, heads, constants, operations):
+def _albert_config(folder):
+    """The BertConfig of a module of google-research/albert, which has its JSON among its assets."""
+    path = os.path.join(folder, _ALBERT_CONFIG)
+    if not os.path.exists(path):
+        raise UserError(
+            f"{folder}: an ALBERT module without {_ALBERT_CONFIG}; put the albert_config.json of "
+            "its checkpoint there"
+        )
+    values = files.read_json(path)
+    if values.get("hidden_act") == "gelu":
+        values["hidden_act"] = "gelu_new"  # The original's is the tanh form.
+    try:
+        return BertConfig.from_huggingface({**values, "model_type": "albert"})
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def _config(folder, weights, heads, saved):
     """What the variables' shapes and the graph say; dropout is the published models'."""
+    constants, operations = _constants(saved)
     shapes = {name: array.shape for name, array in weights.items()}
 
     def shape(name, rank=2):
@@ -276,12 +330,25 @@ def _config(folder, weights, heads, constants, operations):
         return found
 
     vocab_size, hidden = shape("embeddings/word_embeddings")
+    family, layer = {}, "layer_0"
+    if f"bert/encoder/{_SHARED}/output/dense/kernel" in weights:
+        from bert_tools.hub.saved_graph import layer_count
+
+        layer = _SHARED
+        family = {"family": "albert", "num_hidden_groups": 1}
+        family |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+        if "bert/embeddings/projection/kernel" in weights:
+            family["embedding_size"] = hidden
+            hidden = shape("embeddings/projection/kernel")[1]
     layers = [re.match(r"bert/encoder/layer_(\d+)/", name) for name in shapes]
     layers = 1 + max((int(match[1]) for match in layers if match), default=-1)
+    if family:
+        layers = layer_count(saved)
     if not layers:
         raise UserError(
-            f"{folder}: a SavedModel without layers named as BERT's (an ALBERT's are not read from "
-            "TF Hub); give a checkpoint, or the model in Hugging Face's layout"
+            f"{folder}: a SavedModel that does not say how many layers it has, neither by names "
+            "as BERT's nor by encoder_outputs; give a checkpoint, or the model in Hugging Face's "
+            "layout"
         )
     heads = heads or _heads(hidden, constants)
     if not heads:
@@ -294,11 +361,12 @@ def _config(folder, weights, heads, constants, operations):
         hidden_size=hidden,
         num_hidden_layers=layers,
         num_attention_heads=heads,
-        intermediate_size=shape("encoder/layer_0/intermediate/dense/kernel")[1],
+        intermediate_size=shape(f"encoder/{layer}/intermediate/dense/kernel")[1],
         hidden_act=_activation(folder, constants, operations),
         max_position_embeddings=shape("embeddings/position_embeddings")[0],
         type_vocab_size=shape("embeddings/token_type_embeddings")[0],
         layer_norm_eps=_epsilon(folder, constants),
+        **family,
     )
 
 
@@ -361,11 +429,12 @@ def _vocabulary(folder):
 
 
 def _asset(folder):
-    """The path of a SavedModel's vocabulary, or None."""
+    """The path of a SavedModel's vocabulary (of ALBERT's: its SentencePiece model), or None."""
     assets = os.path.join(folder, "assets")
     if not os.path.isdir(assets) or not os.path.exists(os.path.join(folder, MODEL)):
         return None
-    names = [name for name in sorted(os.listdir(assets)) if re.fullmatch(r".*vocab.*\.txt", name)]
+    vocabulary = rf".*vocab.*\.txt|.*\{_PIECES}"
+    names = [name for name in sorted(os.listdir(assets)) if re.fullmatch(vocabulary, name)]
     return os.path.join(assets, names[0]) if names else None
 
 
