@@ -202,12 +202,14 @@ def test_damage_of_any_kind_is_one_sentence(tmp_path, module):
         assert failures > 20
 
 
-@pytest.mark.parametrize("kind", ["tf1", "tf2"])
+@pytest.mark.parametrize("kind", ["tf1", "tf2", "albert"])
 def test_fine_tuning(tmp_path, module, kind, capsys, monkeypatch):
     from bert_tools.cli import app, run_classifier
 
     monkeypatch.setattr(app.log, "handlers", [])
     folder = module
+    if kind == "albert":
+        folder = toys.tf1_module(tmp_path / "albert", "tf1_albert")
     if kind == "tf2":
         vocab_file = os.path.join(module, "assets", "vocab.txt")
         weights = hub.load(module).weights
@@ -234,6 +236,10 @@ def test_fine_tuning(tmp_path, module, kind, capsys, monkeypatch):
     assert run_classifier.main(arguments) == 0, capsys.readouterr().err
     assert "\nauc = 1.0\n" in "\n" + (tmp_path / "out" / "eval_results.txt").read_text()
     before, after = hub.load(folder), hub.load(str(tmp_path / "out"))
-    assert after.tokenizer.do_lower_case is False
-    name = "bert/encoder/layer_0/attention/self/query/kernel"
+    if kind == "albert":
+        assert after.config == before.config
+    else:
+        assert after.tokenizer.do_lower_case is False
+    assert after.tokenizer.fingerprint() == before.tokenizer.fingerprint()
+    name = next(name for name in before.weights if name.endswith("attention/self/query/kernel"))
     assert not np.array_equal(before.weights[name], after.weights[name])
