@@ -199,7 +199,7 @@ class SavedGraph:
     def _check_operations(self, name, counts):
         """The number of operations that a function comes to, all its calls resolved."""
         counts[name] = _MOST_OPERATIONS + 1  # What calls itself never ends.
-        count = 0
+        count = 1
         for node in self._functions[name].node_def:
             if node.op in _CALLS:
                 inner = node.attr["f"].func.name

@@ -246,8 +246,10 @@ def _variables(stored, objects):
 
 
 def _of_garden(stored, objects):
-    """({Google's name: array}, number of heads) of a TF2 checkpoint; some are Google's already."""
-    weights, heads = {}, None
+    """({Google's name: array}, number of heads) of a TF2 checkpoint; some are Google's already. No
+    weights where the layers have others than BERT's: they compute something else.
+    """
+    weights, heads, others = {}, None, False
     for name, array in _variables(stored, objects):
         if name.startswith("bert/"):
             weights[name] = array
@@ -267,7 +269,9 @@ def _of_garden(stored, objects):
                 array = array.reshape(-1)
             weights["bert/" + match.expand(google)] = array
             break
-    return weights, heads
+        else:
+            others = others or "transformer/" in name
+    return {} if others else weights, heads
 
 
 def _of_albert(name):

@@ -75,6 +75,17 @@ def test_it_gives_what_our_encoder_gives(places, caplog):
     assert all(name.startswith("bert/saved_model/mine/") for name in model.weights)
 
 
+def test_known_names_among_others_are_not_taken_for_a_bert(places, tmp_path):
+    """As of the model garden's variants, whose layers have weights that BERT's have not."""
+    toys.tf1_module(tmp_path / "module")
+    weights = hub.load(places[1]).weights
+    folder = write(tmp_path, weights, rename=lambda name: name.replace("mediate", "mediate_gate"))
+    model = hub.load(folder)
+    assert "bert/saved_model/transformer/layer_1/intermediate_gate/kernel" in model.weights
+    batch, _ = toys.expected()
+    same(outputs(model, batch).pooled_output, outputs(hub.load(places[1]), batch).pooled_output)
+
+
 def test_gradients_reach_every_weight(places):
     batch, _ = toys.expected()
     gradients = []
@@ -232,6 +243,44 @@ def test_a_model_of_one_layer_output(places, tmp_path):
             Encoder(model, **{"pooling": "mean", **options})
 
 
+def test_a_model_that_keras_wrote(tmp_path):
+    """Functions in functions, training and not, dropout, and an attention with masks of its own."""
+    keras = pytest.importorskip("tf_keras")
+    layers = keras.layers
+
+    class Positions(layers.Layer):
+        def build(self, shape):
+            self.table = self.add_weight(name="table", shape=[16, 8], initializer="uniform")
+
+        def call(self, x):
+            return x + self.table[: tf.shape(x)[1]]
+
+    names = ("input_word_ids", "input_mask", "input_type_ids")
+    inputs = {name: keras.Input([None], dtype=tf.int32, name=name) for name in names}
+    x = layers.Embedding(13, 8)(inputs["input_word_ids"])
+    x = Positions()(x + layers.Embedding(2, 8)(inputs["input_type_ids"]))
+    x = layers.Dropout(0.1)(layers.LayerNormalization(epsilon=1e-12)(x))
+    mask = layers.Lambda(lambda mask: tf.cast(mask[:, None, :], tf.bool))(inputs["input_mask"])
+    attended = layers.MultiHeadAttention(2, 4, dropout=0.1)(x, x, attention_mask=mask)
+    x = layers.LayerNormalization(epsilon=1e-3)(x + attended)  # The fused form.
+    x = layers.Dropout(0.1)(layers.Dense(8, activation="gelu")(x))
+    pooled = layers.Dense(8, activation="tanh")(x[:, 0])
+    outputs_of = {"sequence_output": x, "default": pooled, "encoder_outputs": [x]}
+    keras_model = keras.Model(inputs, outputs_of)
+    keras_model.save(str(tmp_path / "keras"), save_format="tf", include_optimizer=False)
+    toys.tf1_module(tmp_path / "preprocess")
+
+    model = hub.load(str(tmp_path / "keras"))
+    batch, _ = toys.expected()
+    found = outputs(model, batch)
+    ids = (batch["input_ids"], batch["input_mask"], batch["segment_ids"])
+    theirs = keras_model(dict(zip(names, ids, strict=True)))
+    same(found.sequence_output, theirs["sequence_output"])
+    same(found.layers[1], theirs["encoder_outputs"][0])
+    same(found.pooled_output, theirs["default"])
+    assert "bert/saved_model/multi_head_attention/query/kernel" in model.weights
+
+
 HOSTILE = {
     "WriteFile": lambda path: tf.io.write_file(path, "x"),
     "ReadFile": lambda path: tf.io.read_file(path),
@@ -298,7 +347,6 @@ def doubled(meta_graph):
             node.attr["f"].func.name = f"f{depth + 1}"
     function = functions.add()
     function.signature.name = "f40"
-    function.node_def.add(name="leaf", op="NoOp")
 
 
 def huge(meta_graph):
