@@ -260,7 +260,7 @@ def test_a_model_that_keras_wrote(tmp_path):
     x = layers.Embedding(13, 8)(inputs["input_word_ids"])
     x = Positions()(x + layers.Embedding(2, 8)(inputs["input_type_ids"]))
     x = layers.Dropout(0.1)(layers.LayerNormalization(epsilon=1e-12)(x))
-    mask = layers.Lambda(lambda mask: tf.cast(mask[:, None, :], tf.bool))(inputs["input_mask"])
+    mask = layers.Lambda(lambda ones: tf.cast(ones[:, None, :], tf.bool))(inputs["input_mask"])
     attended = layers.MultiHeadAttention(2, 4, dropout=0.1)(x, x, attention_mask=mask)
     x = layers.LayerNormalization(epsilon=1e-3)(x + attended)  # The fused form.
     x = layers.Dropout(0.1)(layers.Dense(8, activation="gelu")(x))
