@@ -65,6 +65,7 @@ _HUGGINGFACE_DEFAULTS = {
     },
 }
 FAMILIES = tuple(_HUGGINGFACE_DEFAULTS)
+SAVED_MODEL = "saved_model"  # In place of a family: whatever a SavedModel's graph computes.
 HUGGINGFACE_CLASSES = {
     "bert": "Bert",
     "roberta": "Roberta",
@@ -118,6 +119,9 @@ class BertConfig:
       its own.
     inner_group_num: int, layers in a group; each of num_hidden_layers runs through all of them.
     pooler_act: one of ACTIVATIONS, behind the pooler's dense layer.
+    graph: hub.saved_graph.SavedGraph or None; an encoder that is a SavedModel's own graph. Then
+      family is SAVED_MODEL, num_hidden_layers counts the layers that it gives, and what it does
+      not say (heads, activation, dropout) has no meaning.
 
     Raises:
       UserError: a size is not a positive integer, a probability outside 0..1, heads do not divide
@@ -142,6 +146,7 @@ class BertConfig:
     num_hidden_groups: int = None
     inner_group_num: int = 1
     pooler_act: str = "tanh"
+    graph: object = None
 
     def __post_init__(self):
         may_be_zero = {"position_offset"}

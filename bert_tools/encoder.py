@@ -24,11 +24,15 @@ sequence_output: Tensor [batch, seq, hidden], the last layer.
 pooled_output: Tensor [examples, hidden], tanh(dense([CLS])) (config.pooler_act in place of tanh);
   None for weights without a pooler.
 layers: list of num_hidden_layers + 1 Tensors [batch, seq, hidden]; 0 is the embeddings' output.
+
+Of a SavedModel's graph all are float32, and layers that it does not give are None.
 """
 
 
 def weight_shapes(config):
     """{name: shape} of every weight of an encoder, in the order of the original graph."""
+    if config.graph is not None:
+        return config.graph.shapes
     hidden, inner = config.hidden_size, config.intermediate_size
     narrow = config.embedding_size or hidden
     positions = config.max_position_embeddings + config.position_offset
@@ -107,8 +111,10 @@ def scoring_weights(config, weights):
     for name in list(weights):
         if not name.startswith("bert/"):
             del weights[name]
-        elif "/attention/self/" not in name:
+        elif config.graph is not None or "/attention/self/" not in name:
             yield name, weights.pop(name)
+    if config.graph is not None:
+        return
     scale = np.float32(1.0 / math.sqrt(config.hidden_size // config.num_attention_heads))
     groups = range(config.num_hidden_groups or config.num_hidden_layers)
     for prefix in (prefix for group in groups for prefix in _group_prefixes(config, group)):
@@ -160,6 +166,8 @@ def encode(config, weights, batch, rng=None, dtype=tf.float32):
     """
     input_ids = tf.convert_to_tensor(batch["input_ids"])
     _check_shapes(config, batch, input_ids)
+    if config.graph is not None:
+        return EncoderOutput(*config.graph.run(weights, batch))
     rows, width = tf.unstack(tf.shape(input_ids))
     positions = batch.get("position_ids")
     input_mask = batch.get("input_mask")

@@ -317,8 +317,9 @@ class Estimator:
 
     def _input_params(self, seed):
         config = self._config
+        packs = config.batching != "pack" or self._model_fn.packs
         return {
-            "batching": config.batching,
+            "batching": config.batching if packs else "bucket",
             "seed": seed,
             # For the data, a part that is computed later is the same as another device.
             "num_replicas": self._strategy.num_replicas_in_sync

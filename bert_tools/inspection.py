@@ -44,7 +44,7 @@ def describe(model):
         "positions": config.max_position_embeddings,
         "token_types": config.type_vocab_size,
         "activation": config.hidden_act,
-        "pooler": "bert/pooler/dense/kernel" in weights,
+        "pooler": model.has_pooler,
         "parameters": sum(array.size for name, array in weights.items() if name not in heads),
         "tokenizer": kind,
         "tokens": len(model.tokenizer.vocab),
@@ -55,6 +55,9 @@ def describe(model):
         "task_weights": [f"{name} {list(array.shape)}" for name, array in sorted(heads.items())],
         "checksum": f"sha256:{checksum(weights)}",
     }
+    if config.graph is not None:  # It does not say these.
+        unsaid = ("heads", "intermediate_size", "embedding_size", "token_types", "activation")
+        facts.update(dict.fromkeys(unsaid))
     return facts
 
 
@@ -161,7 +164,7 @@ def _vectors(model, batches):
     for batch in batches:
         output = encoder.encode(model.config, model.weights, batch)
         ways = ["cls", "mean", "max"] + ["pooled"] * (output.pooled_output is not None)
-        layers = range(len(output.layers))
+        layers = [n for n, layer in enumerate(output.layers) if layer is not None]
         parts = pooling.pool(output, batch, ways, layers)
         parts = tf.reshape(parts, [len(batch["input_ids"]), -1, model.config.hidden_size])
         found.append(tf.math.l2_normalize(parts, -1, 1e-24))

@@ -10,7 +10,7 @@ import tensorflow as tf
 from bert_tools import encoder
 from bert_tools.errors import UserError
 from bert_tools.estimator import EstimatorSpec, ModeKeys
-from bert_tools.hub import google
+from bert_tools.hub import google, saved_graph
 from bert_tools.optimization import create_optimizer, layerwise_factor
 from bert_tools.tasks import classify, regress
 
@@ -48,7 +48,7 @@ def model_fn_builder(
       inputs.batches.assemble; params holds weights {name: Tensor}, dtype, and in training rng.
       model_fn makes no variables; what
       Estimator needs beside it are its attributes: initial_weights(seed) -> {name: float32 array},
-      optimizer, and task.
+      optimizer, task, and packs: whether it takes packed rows.
 
     Raises:
       UserError: with freeze_encoder, the task has no weights of its own.
@@ -63,6 +63,12 @@ def model_fn_builder(
         raise UserError(
             "--freeze_encoder=true: this task has no weights beside the encoder's, so nothing "
             "would be trained; leave it out"
+        )
+
+    if bert_config.graph is not None and layerwise_lr_decay != 1:
+        raise UserError(
+            f"--layerwise_lr_decay={layerwise_lr_decay:g}: the weights of this SavedModel do not "
+            "say of which layer they are; leave it out"
         )
 
     def model_fn(features, labels, mode, params):
@@ -117,8 +123,9 @@ def model_fn_builder(
             decay=layerwise_lr_decay,
             num_hidden_layers=bert_config.num_hidden_layers,
         ),
-        frozen=("bert/",) if freeze_encoder else (),
+        frozen=("bert/",) if freeze_encoder else (saved_graph.FIXED,),
     )
+    model_fn.packs = bert_config.graph is None
     model_fn.task = task
     return model_fn
 

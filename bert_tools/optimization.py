@@ -145,7 +145,7 @@ class AdamWeightDecayOptimizer:
         factor = self.rate_factor(name)
         if factor != 1.0:
             learning_rate = learning_rate * factor
-        if self.weight_decay_rate and not _NO_DECAY.search(name):
+        if self.weight_decay_rate and not _NO_DECAY.search(name) and weight.shape.rank > 1:
             decayed = weight * (1.0 - learning_rate * self.weight_decay_rate)
             tf.raw_ops.AssignVariableOp(resource=weight.handle, value=decayed)
         # TensorFlow's one-pass Adam; with powers of 0 its bias correction is the identity.

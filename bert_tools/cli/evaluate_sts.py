@@ -74,7 +74,7 @@ def run(command):
     precision = shared_flags.precision(command)
     strategy = shared_flags.strategy(command)
     model = shared_flags.load_model(command)
-    if command.pooling == "all" and "bert/pooler/dense/kernel" not in model.weights:
+    if command.pooling == "all" and not model.has_pooler:
         poolings.remove("pooled")
     hidden = model.config.hidden_size
     # All in one pass over the texts: joined vectors, taken apart again.

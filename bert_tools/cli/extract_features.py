@@ -112,7 +112,7 @@ class _Extractor:
         weights = {
             name: tf.constant(array, dtype)
             for name, array in model.weights.items()
-            if name.startswith("bert/") and "pooler" not in name
+            if name.startswith("bert/") and not name.startswith("bert/pooler/")
         }
         names = ("input_ids", "input_mask", "segment_ids")
         signature = {name: tf.TensorSpec([None, None], tf.int32) for name in names}

@@ -13,12 +13,11 @@ import tempfile
 
 from bert_tools import checkpoints, encoder, files
 from bert_tools.cli import scoring, shared_flags, task_data
-from bert_tools.config import BertConfig
 from bert_tools.distribution import is_chief
 from bert_tools.errors import UserError
 from bert_tools.estimator import Estimator, Evaluation, RunConfig, scalars
 from bert_tools.hub import model as models
-from bert_tools.hub import output_folder
+from bert_tools.hub import output_folder, tf_hub
 from bert_tools.inputs import batches, features, tables, tfrecord
 from bert_tools.inputs import examples as inputs
 from bert_tools.model_fn import model_fn_builder
@@ -251,6 +250,7 @@ class Session:
                 models.HUGGINGFACE_CONFIG,
                 models.VOCABULARY,
                 models.TOKENIZER,
+                tf_hub.MODEL,
             ):
                 if os.path.exists(os.path.join(folder, name)):
                     raise UserError(
@@ -259,9 +259,11 @@ class Session:
                     )
         if not checkpoints.latest(folder) or not os.path.exists(path):
             return
-        found = BertConfig.from_json_file(path)
+        found = output_folder.read_config(folder)
         shapes = [encoder.weight_shapes(config) for config in (found, model.config)]
-        if found.family != model.config.family or shapes[0] != shapes[1]:
+        graphs = [config.graph for config in (found, model.config)]
+        same = found.family == model.config.family and graphs[0] == graphs[1]
+        if not same or shapes[0] != shapes[1]:
             raise UserError(
                 f"--output_dir={folder}: holds checkpoints of a model of another size or "
                 f"type ({os.path.basename(path)}); choose an empty folder"

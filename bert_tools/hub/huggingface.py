@@ -182,6 +182,7 @@ def write(folder, model):
 
     from bert_tools.hub import output_folder
 
+    models.check_known(model, folder)
     tensors = _tensors(model)
     with files.aside_folder(folder) as aside:
         write_description(aside, model)

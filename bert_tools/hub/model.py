@@ -39,6 +39,11 @@ class Model(typing.NamedTuple):
     meta: dict
     source: str
 
+    @property
+    def has_pooler(self):
+        """Whether `encode` gives a pooled_output with these weights."""
+        return self.config.graph is not None or "bert/pooler/dense/kernel" in self.weights
+
 
 def is_inside(path, folder):
     """Whether a path, all links followed, lies in a folder; or, from a snapshot in Hugging Face's
@@ -84,7 +89,7 @@ def check_weights(config, tensors, source):
     if config.num_hidden_groups:
         key = "num_hidden_groups times inner_group_num"
         layers = config.num_hidden_groups * config.inner_group_num
-    if layers > len(found):
+    if config.graph is None and layers > len(found):
         raise UserError(
             f"{source}: holds {len(found)} encoder weights, too few for the config's "
             f"{key} {layers}; give the config that belongs to them"
@@ -236,10 +241,20 @@ def check_fits_google(model, folder, layout):
     """
     if not fits_google(model):
         family = model.config.family
+        check_known(model, folder)
         what = f"a model of the type {family}" if family != "bert" else "its tokenizer"
         raise UserError(
             f"{folder}: {layout} holds BERTs with WordPiece vocabularies and cannot hold {what}; "
             "write it in Hugging Face's layout"
+        )
+
+
+def check_known(model, folder):
+    """Refuses to write, in any layout, a model whose encoder is a SavedModel's own graph."""
+    if model.config.graph is not None:
+        raise UserError(
+            f"{folder}: {model.source} is a SavedModel with names of its own, which no other "
+            "layout can hold; copy its folder, or convert the checkpoint that it was made from"
         )
 
 

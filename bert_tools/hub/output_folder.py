@@ -15,7 +15,7 @@ Keys that are not known here are kept and handed on as they stand.
 import os
 
 from bert_tools import files
-from bert_tools.config import FAMILIES, BertConfig
+from bert_tools.config import FAMILIES, SAVED_MODEL, BertConfig
 from bert_tools.errors import UserError
 from bert_tools.hub import google, huggingface, tf_hub
 from bert_tools.hub import model as models
@@ -49,9 +49,12 @@ def read(folder):
     # A description lies in every kind of folder that this project writes.
     if not os.path.exists(os.path.join(folder, models.GOOGLE_CONFIG)) and huggingface.holds(folder):
         return huggingface.read(folder)._replace(meta=meta)
-    if tf_hub.holds(folder):
+    # Trained, a SavedModel's graph has its weights in checkpoints.
+    if tf_hub.holds(folder) and meta["family"] != SAVED_MODEL:
         return tf_hub.read(folder)._replace(meta=meta)
-    config = BertConfig.from_json_file(config_file(folder))
+    config = read_config(folder)
+    if config.graph is not None:
+        tf_hub.warn_of_graph(folder, config)
     tokenizer = read_tokenizer(folder, config)
     found = checkpoints.read_best(folder)
     if found:
@@ -63,10 +66,22 @@ def read(folder):
 
 
 def config_file(folder):
-    """The path of a folder's config: Google's, or Hugging Face's where there is none."""
-    path = os.path.join(folder, models.GOOGLE_CONFIG)
-    other = os.path.join(folder, models.HUGGINGFACE_CONFIG)
-    return other if os.path.exists(other) and not os.path.exists(path) else path
+    """The path of a folder's config: Google's, or where there is none Hugging Face's, or the graph
+    that stands for it.
+    """
+    path, *others = (
+        os.path.join(folder, name)
+        for name in (models.GOOGLE_CONFIG, models.HUGGINGFACE_CONFIG, tf_hub.MODEL)
+    )
+    return next((name for name in (path, *others) if os.path.exists(name)), path)
+
+
+def read_config(folder):
+    """The BertConfig of config_file(folder)."""
+    path = config_file(folder)
+    if os.path.basename(path) == tf_hub.MODEL:
+        return tf_hub.graph_config(folder)
+    return BertConfig.from_json_file(path)
 
 
 def read_tokenizer(folder, config):
@@ -96,7 +111,10 @@ def write_description(folder, model, meta):
     Raises:
       UserError: a file cannot be written.
     """
-    if models.fits_google(model):
+    if model.config.graph is not None:
+        tf_hub.write_graph(folder, model.config.graph)
+        models.write_tokenizer(folder, model.tokenizer)
+    elif models.fits_google(model):
         files.write_json(os.path.join(folder, models.GOOGLE_CONFIG), model.config.to_google())
         models.write_tokenizer(folder, model.tokenizer)
     else:
@@ -128,7 +146,7 @@ def _read_description(path):
             f"{path}: format_version is {version!r}, this bert_tools reads {FORMAT_VERSION}; "
             "restore the file or use the bert_tools that wrote it"
         )
-    if meta.get("family") not in FAMILIES:
+    if meta.get("family") not in (*FAMILIES, SAVED_MODEL):
         raise UserError(
             f"{path}: family is {meta.get('family')!r}; supported: {', '.join(FAMILIES)}"
         )

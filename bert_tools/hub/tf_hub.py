@@ -3,9 +3,11 @@
     saved_model.pb, variables/, assets/vocab.txt, and for TF2 models without a vocabulary a folder
     with "preprocess" in its name, in the folder or beside it
 
-Nothing of it is run: variables are read by the names that they have in Google's scripts or in the
-TensorFlow model garden, and what no variable says (heads, activation, casing) is looked up in the
-graph. What is written here has bert_config.json, tokenizer_config.json and, for a model that has a
+Variables are read by the names that they have in Google's scripts or in the TensorFlow model
+garden, and what no variable says (heads, activation, casing) is looked up in the graph, which is
+not run. Only where the variables of a TF2 model have other names is its graph the encoder, see
+saved_graph.
+What is written here has bert_config.json, tokenizer_config.json and, for a model that has a
 description, bert_tools.json beside it, which say it better.
 """
 
@@ -20,8 +22,16 @@ from bert_tools.config import BertConfig
 from bert_tools.errors import UserError
 from bert_tools.hub import model as models
 
-_MODEL = "saved_model.pb"
+MODEL = "saved_model.pb"
 _GRAPH_BYTES = 256 << 20  # BERT's graphs have a few megabytes; weights do not lie in them.
+_OWN_GRAPH = (
+    "%s: its variables have names of its own, so its graph is the encoder as it stands: in float32 "
+    "and without dropout; its layers %s; batches are by length (--batching=bucket), not packed; it "
+    "cannot be written in another layout, nor trained with --layerwise_lr_decay"
+)
+_ALBERT_CONFIG = os.path.join("assets", "albert_config.json")
+_PIECES = ".model"  # SentencePiece's.
+_SHARED = "group_0/inner_group_0"
 _OBJECT_GRAPH = "_CHECKPOINTABLE_OBJECT_GRAPH"
 # The model garden's names and Google's, without "bert/"; in the order of tests.
 _GARDEN = (
@@ -44,6 +54,25 @@ _GARDEN = (
      r"encoder/layer_\g<n>/output/LayerNorm/\g<last>"),
     (r"pooler_transform/(?P<last>kernel|bias)", r"pooler/dense/\g<last>"),
 )  # fmt: skip
+# The model garden's ALBERT has one layer, which runs several times.
+_GARDEN_ALBERT = (
+    (r"embedding_projection/(?P<last>kernel|bias)", r"embeddings/projection/\g<last>"),
+    *(
+        (theirs.replace(r"layer_(?P<n>\d+)/", ""), ours.replace(r"layer_\g<n>", _SHARED))
+        for theirs, ours in _GARDEN
+        if "layer_(" in theirs
+    ),
+)
+# Parts of names in google-research/albert's modeling.py, and ours; replaced in this order.
+_GOOGLE_ALBERT = (
+    (r"/encoder/embedding_hidden_mapping_in/", "/embeddings/projection/"),
+    (r"/encoder/transformer/", "/encoder/"),
+    (r"/(inner_group_\d+)/LayerNorm_1/", r"/\1/output/LayerNorm/"),
+    (r"/(inner_group_\d+)/LayerNorm/", r"/\1/attention/output/LayerNorm/"),
+    (r"/attention_1/", "/attention/"),
+    (r"/ffn_1/intermediate/output/", "/output/"),
+    (r"/ffn_1/intermediate/", "/intermediate/"),
+)
 # Parts of names: Google's, and the model garden's (official/nlp/bert/tf1_checkpoint_converter_lib,
 # BERT_V2_NAME_REPLACEMENTS). They are replaced in this order.
 _TO_GARDEN = (
@@ -66,7 +95,7 @@ _TANH_GELU = 0.044715  # The constant of its cubic term.
 
 def holds(folder):
     """Whether a folder is in one of these layouts."""
-    return _MODEL in os.listdir(folder)
+    return MODEL in os.listdir(folder)
 
 
 def read(folder):
@@ -83,7 +112,7 @@ def read(folder):
     """
     from bert_tools import checkpoints
 
-    saved = _read_graph(os.path.join(folder, _MODEL))
+    saved = _read_graph(os.path.join(folder, MODEL))
     prefix = os.path.join(folder, "variables", "variables")
     if not os.path.exists(f"{prefix}.index"):
         raise UserError(
@@ -95,38 +124,97 @@ def read(folder):
     if objects:
         weights, heads = _of_garden(stored, objects)
     else:
-        weights, heads = stored, None
-    if "bert/embeddings/word_embeddings" not in weights:
-        first = min(_names(stored, objects), default="none")
-        raise UserError(
-            f"{folder}: a SavedModel whose variables have neither Google's nor the model garden's "
-            f"names of a BERT (the first: {first}); give the checkpoint that it was made from"
-        )
+        weights, heads = {_of_albert(name): array for name, array in stored.items()}, None
     config_file = os.path.join(folder, models.GOOGLE_CONFIG)
-    if os.path.exists(config_file):  # As `write` leaves it; the public models have none.
+    if "bert/embeddings/word_embeddings" not in weights:
+        config, weights = _of_graph(folder, stored, objects)
+    elif os.path.exists(config_file):  # As `write` leaves it; the public models have none.
         config = BertConfig.from_json_file(config_file)
+    elif not objects and any("/inner_group_" in name for name in weights):
+        config = _albert_config(folder)
     else:
-        config = _config(folder, weights, heads, *_constants(saved))
+        config = _config(folder, weights, heads, saved)
     vocab_file, beside = _vocabulary(folder)
     lower = _lower_case(saved, stored, objects, beside)
     casing = models.read_casing(os.path.join(folder, models.TOKENIZER_CONFIG))
-    tokenizer = models.make_tokenizer({"do_lower_case": lower, **casing}, vocab_file)
+    if vocab_file.endswith(_PIECES):
+        from bert_tools import tokenization_subword
+
+        tokenizer = tokenization_subword.read_albert(vocab_file, lower)
+    else:
+        tokenizer = models.make_tokenizer({"do_lower_case": lower, **casing}, vocab_file)
     models.check_vocabulary(config, tokenizer, vocab_file)
-    return models.Model(
+    model = models.Model(
         config, models.check_weights(config, weights, prefix), tokenizer, {}, folder
     )
+    if config.graph is not None:
+        from bert_tools import inspection
+
+        _, wrong = inspection.check(model)
+        if wrong:
+            raise UserError(f"{folder}: {wrong}")
+    return model
+
+
+def graph_config(folder):
+    """The BertConfig of a folder whose saved_model.pb is the encoder.
+
+    Raises:
+      UserError: the graph is damaged, or one that is not run.
+    """
+    from bert_tools.hub.saved_graph import SavedGraph
+
+    path = os.path.join(folder, MODEL)
+    return SavedGraph(_read_bytes(path), path).config()
+
+
+def warn_of_graph(folder, config):
+    """Says what does not work with a SavedModel's own graph; once, when it is loaded."""
+    from absl import logging
+
+    last = config.num_hidden_layers
+    layers = f"1 to {last} are given" if config.graph.gives_layers else "but the last are not given"
+    logging.warning(_OWN_GRAPH, folder, layers)
+
+
+def write_graph(folder, graph):
+    """Writes saved_model.pb alone, for a folder where the weights lie in checkpoints.
+
+    Args:
+      folder: str, must exist.
+      graph: saved_graph.SavedGraph.
+    """
+    with files.aside(os.path.join(folder, MODEL)) as path, open(path, "wb") as writer:
+        writer.write(graph.serialized)
+
+
+def _of_graph(folder, stored, objects):
+    """(config, weights) of a SavedModel that is run as it stands."""
+    if not objects:
+        raise UserError(
+            f"{folder}: a SavedModel of TensorFlow 1 whose variables have not Google's names of a "
+            f"BERT (the first: {min(stored, default='none')}); give the checkpoint that it was "
+            "made from"
+        )
+    config = graph_config(folder)
+    warn_of_graph(folder, config)
+    return config, config.graph.weights(stored, objects)
+
+
+def _read_bytes(path):
+    size = os.path.getsize(path)
+    if size > _GRAPH_BYTES:
+        raise UserError(f"{path}: {size} bytes, more than any graph of a BERT has; do not use it")
+    with open(path, "rb") as reader:
+        return reader.read()
 
 
 def _read_graph(path):
     from google.protobuf.message import DecodeError
     from tensorflow.core.protobuf import saved_model_pb2
 
-    size = os.path.getsize(path)
-    if size > _GRAPH_BYTES:
-        raise UserError(f"{path}: {size} bytes, more than any graph of a BERT has; do not use it")
     try:
-        with open(path, "rb") as reader:
-            return saved_model_pb2.SavedModel.FromString(reader.read())
+        return saved_model_pb2.SavedModel.FromString(_read_bytes(path))
     except DecodeError as error:
         raise UserError(f"{path}: not a readable SavedModel; restore it from its source") from error
 
@@ -157,18 +245,16 @@ def _variables(stored, objects):
                 yield attribute.full_name, stored[attribute.checkpoint_key]
 
 
-def _names(stored, objects):
-    return [name for name, _ in _variables(stored, objects)] if objects else list(stored)
-
-
 def _of_garden(stored, objects):
-    """({Google's name: array}, number of heads) of a TF2 checkpoint; some are Google's already."""
-    weights, heads = {}, None
+    """({Google's name: array}, number of heads) of a TF2 checkpoint; some are Google's already. No
+    weights where the layers have others than BERT's: they compute something else.
+    """
+    weights, heads, others = {}, None, False
     for name, array in _variables(stored, objects):
         if name.startswith("bert/"):
             weights[name] = array
             continue
-        for pattern, google in _GARDEN:
+        for pattern, google in (*_GARDEN, *_GARDEN_ALBERT):
             match = re.fullmatch(f"(.*/)?{pattern}", name)
             if not match:
                 continue
@@ -183,7 +269,16 @@ def _of_garden(stored, objects):
                 array = array.reshape(-1)
             weights["bert/" + match.expand(google)] = array
             break
-    return weights, heads
+        else:
+            others = others or "transformer/" in name
+    return {} if others else weights, heads
+
+
+def _of_albert(name):
+    """Our name of a variable of google-research/albert; others stay as they are."""
+    for theirs, ours in _GOOGLE_ALBERT:
+        name = re.sub(theirs, ours, name)
+    return name
 
 
 def _nodes(saved):
@@ -207,8 +302,26 @@ def _constants(saved):
     return constants, operations
 
 
-def _config(folder, weights, heads, constants, operations):
+def _albert_config(folder):
+    """The BertConfig of a module of google-research/albert, which has its JSON among its assets."""
+    path = os.path.join(folder, _ALBERT_CONFIG)
+    if not os.path.exists(path):
+        raise UserError(
+            f"{folder}: an ALBERT module without {_ALBERT_CONFIG}; put the albert_config.json of "
+            "its checkpoint there"
+        )
+    values = files.read_json(path)
+    if values.get("hidden_act") == "gelu":
+        values["hidden_act"] = "gelu_new"  # The original's is the tanh form.
+    try:
+        return BertConfig.from_huggingface({**values, "model_type": "albert"})
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+
+
+def _config(folder, weights, heads, saved):
     """What the variables' shapes and the graph say; dropout is the published models'."""
+    constants, operations = _constants(saved)
     shapes = {name: array.shape for name, array in weights.items()}
 
     def shape(name, rank=2):
@@ -221,12 +334,25 @@ def _config(folder, weights, heads, constants, operations):
         return found
 
     vocab_size, hidden = shape("embeddings/word_embeddings")
+    family, layer = {}, "layer_0"
+    if f"bert/encoder/{_SHARED}/output/dense/kernel" in weights:
+        from bert_tools.hub.saved_graph import layer_count
+
+        layer = _SHARED
+        family = {"family": "albert", "num_hidden_groups": 1}
+        family |= {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+        if "bert/embeddings/projection/kernel" in weights:
+            family["embedding_size"] = hidden
+            hidden = shape("embeddings/projection/kernel")[1]
     layers = [re.match(r"bert/encoder/layer_(\d+)/", name) for name in shapes]
     layers = 1 + max((int(match[1]) for match in layers if match), default=-1)
+    if family:
+        layers = layer_count(saved)
     if not layers:
         raise UserError(
-            f"{folder}: a SavedModel without layers named as BERT's (an ALBERT's are not read from "
-            "TF Hub); give a checkpoint, or the model in Hugging Face's layout"
+            f"{folder}: a SavedModel that does not say how many layers it has, neither by names "
+            "as BERT's nor by encoder_outputs; give a checkpoint, or the model in Hugging Face's "
+            "layout"
         )
     heads = heads or _heads(hidden, constants)
     if not heads:
@@ -239,11 +365,12 @@ def _config(folder, weights, heads, constants, operations):
         hidden_size=hidden,
         num_hidden_layers=layers,
         num_attention_heads=heads,
-        intermediate_size=shape("encoder/layer_0/intermediate/dense/kernel")[1],
+        intermediate_size=shape(f"encoder/{layer}/intermediate/dense/kernel")[1],
         hidden_act=_activation(folder, constants, operations),
         max_position_embeddings=shape("embeddings/position_embeddings")[0],
         type_vocab_size=shape("embeddings/token_type_embeddings")[0],
         layer_norm_eps=_epsilon(folder, constants),
+        **family,
     )
 
 
@@ -306,11 +433,12 @@ def _vocabulary(folder):
 
 
 def _asset(folder):
-    """The path of a SavedModel's vocabulary, or None."""
+    """The path of a SavedModel's vocabulary (of ALBERT's: its SentencePiece model), or None."""
     assets = os.path.join(folder, "assets")
-    if not os.path.isdir(assets) or not os.path.exists(os.path.join(folder, _MODEL)):
+    if not os.path.isdir(assets) or not os.path.exists(os.path.join(folder, MODEL)):
         return None
-    names = [name for name in sorted(os.listdir(assets)) if re.fullmatch(r".*vocab.*\.txt", name)]
+    vocabulary = rf".*vocab.*\.txt|.*\{_PIECES}"
+    names = [name for name in sorted(os.listdir(assets)) if re.fullmatch(vocabulary, name)]
     return os.path.join(assets, names[0]) if names else None
 
 
@@ -333,7 +461,7 @@ def _lower_case(saved, stored, objects, preprocessor):
                     if attribute.checkpoint_key in stored:
                         return bool(stored[attribute.checkpoint_key])
     if preprocessor:
-        other = _read_graph(os.path.join(preprocessor, _MODEL))
+        other = _read_graph(os.path.join(preprocessor, MODEL))
         return any(node.op == "CaseFoldUTF8" for node in _nodes(other))
     return True
 

@@ -93,7 +93,8 @@ class Encoder:
         self.width = parts * config.hidden_size
         self.tokens = self.unknown = 0
         self._config, self._tokenizer, self._prefix = config, model.tokenizer, prefix
-        self._mode = "bucket" if xla and batching == "pack" else batching
+        packs = not xla and config.graph is None
+        self._mode = "bucket" if batching == "pack" and not packs else batching
         self._static, self._xla = xla or batching == "pad", xla
         self._dtype = PRECISIONS[precision]
         self._budget = _TOKENS.get(precision, _TOKENS_REDUCED)
@@ -172,18 +173,27 @@ class Encoder:
                 f"--max_seq_length={self.max_seq_length}: the model has "
                 f"{config.max_position_embeddings} positions; give at most as many"
             )
+        graph = config.graph
+        asked = self.layers != (-1,) or "first_last_mean" in self.poolings
+        if graph is not None and not graph.gives_layers and asked:
+            raise UserError(
+                f"--layers={','.join(map(str, self.layers))}, --pooling={','.join(self.poolings)}: "
+                f"the SavedModel {model.source} gives its last layer alone; give --layers=-1 and "
+                "another pooling than first_last_mean"
+            )
         for layer in self.layers:
-            if not -count - 1 <= layer <= count:
+            if not -count - 1 <= layer <= count or (graph is not None and layer in (0, -count - 1)):
+                first = "and the embeddings are 0" if graph is None else "numbered from 1"
                 raise UserError(
                     f"--layers={','.join(map(str, self.layers))}: the model has {count} layers, "
-                    f"and the embeddings are 0; {layer} is none of them"
+                    f"{first}; {layer} is none of them"
                 )
         if self.layers != (-1,) and not any(name in pools.LAYERED for name in self.poolings):
             raise UserError(
                 f"--layers={','.join(map(str, self.layers))}: goes with --pooling of "
                 f"{', '.join(pools.LAYERED)}; leave it out"
             )
-        if "pooled" in self.poolings and "bert/pooler/dense/kernel" not in model.weights:
+        if "pooled" in self.poolings and not model.has_pooler:
             raise UserError(
                 f"--pooling=pooled: {model.source} has no pooler; choose another, such as mean"
             )

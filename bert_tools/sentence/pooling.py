@@ -190,7 +190,10 @@ def pool(output, batch, poolings, layers):
         pooled_output; first_last_mean: the mean over tokens of the first and the last layer.
       layers: sequence of int, for LAYERED; 0 is the embeddings, -1 the last; several are joined.
     """
-    flat = [tf.reshape(layer, [-1, layer.shape[-1]]) for layer in output.layers]
+    flat = [
+        None if layer is None else tf.reshape(layer, [-1, layer.shape[-1]])
+        for layer in output.layers
+    ]
     mask = tf.reshape(batch["input_mask"], [-1])
     first = batch.get("first_positions")
     if first is None:

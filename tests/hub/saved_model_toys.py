@@ -12,16 +12,18 @@ import tensorflow as tf
 DATA = os.path.join(os.path.dirname(__file__), "../data")
 
 
-def tf1_module(folder):
-    """Unpacks the module that make_tf1_module.py made; returns its folder as str."""
-    with tarfile.open(os.path.join(DATA, "tf1_module.tar.gz")) as archive:
+def tf1_module(folder, name="tf1_module"):
+    """Unpacks the module that make_tf1_module.py made (tf1_albert: make_tf1_albert.py); returns its
+    folder as str.
+    """
+    with tarfile.open(os.path.join(DATA, f"{name}.tar.gz")) as archive:
         archive.extractall(folder)
     return str(folder)
 
 
-def expected():
+def expected(name="tf1_module"):
     """(batch, {output: array}): what the module gave in TensorFlow 1.15."""
-    with open(os.path.join(DATA, "tf1_module.json"), encoding="utf-8") as reader:
+    with open(os.path.join(DATA, f"{name}.json"), encoding="utf-8") as reader:
         values = json.load(reader)
     inputs = {name: np.array(value, np.int32) for name, value in values.pop("inputs").items()}
     return inputs, {name: np.array(value) for name, value in values.items()}
@@ -34,10 +36,24 @@ class GardenEncoder(tf.Module):
     weights: {Google's variable name: array}.
     heads: int.
     lower_case: bool or None; the attribute do_lower_case.
+    shared_layers: int, of ALBERT: how often its one layer runs.
+    rename: function from the model garden's name of a variable to the one that it gets.
+    before: function called in its function, for what hostile ones do.
     """
 
-    def __init__(self, weights, heads, activation, lower_case=None, outwards="attention_output"):
+    def __init__(
+        self,
+        weights,
+        heads,
+        activation,
+        lower_case=None,
+        outwards="attention_output",
+        shared_layers=0,
+        rename=str,
+        before=None,
+    ):
         super().__init__()
+        self.shared_layers, self.before = shared_layers, before
         self.kept, self.heads, self.activation = {}, heads, activation
         self.outwards = outwards
         if lower_case is not None:
@@ -46,7 +62,7 @@ class GardenEncoder(tf.Module):
             if not name.startswith("bert/"):
                 continue
             theirs, array = self._theirs(name.removeprefix("bert/"), array)
-            self.kept[theirs] = tf.Variable(array, name=theirs)
+            self.kept[theirs] = tf.Variable(array, name=rename(theirs))
 
     def _theirs(self, name, array):
         for part, other in (
@@ -54,6 +70,8 @@ class GardenEncoder(tf.Module):
             ("embeddings/token_type_embeddings", "type_embeddings/embeddings"),
             ("embeddings/position_embeddings", "position_embedding/embeddings"),
             ("embeddings/LayerNorm", "embeddings/layer_norm"),
+            ("embeddings/projection", "embedding_projection"),
+            ("encoder/group_0/inner_group_0/", "transformer/"),
             ("encoder/layer_", "transformer/layer_"),
             ("/attention/self", "/self_attention"),
             ("/attention/output/dense", f"/self_attention/{self.outwards}"),
@@ -91,13 +109,21 @@ class GardenEncoder(tf.Module):
     )
     def __call__(self, inputs):
         ids = inputs["input_word_ids"]
+        if self.before is not None:
+            self.before()
         x = tf.gather(self.kept["word_embeddings/embeddings"], ids)
         x += self.kept["position_embedding/embeddings"][: tf.shape(ids)[1]]
-        x += tf.gather(self.kept["type_embeddings/embeddings"], inputs["input_type_ids"])
+        types = tf.one_hot(inputs["input_type_ids"], 2)
+        x += tf.einsum("bti,ih->bth", types, self.kept["type_embeddings/embeddings"])
         x = self._norm(x, "embeddings/layer_norm")
         masked = 1.0 - tf.cast(inputs["input_mask"], tf.float32)[:, None, None, :]
         layers = len([name for name in self.kept if name.endswith("/intermediate/bias")])
-        for name in [f"transformer/layer_{layer}" for layer in range(layers)]:
+        every, names = [], [f"transformer/layer_{layer}" for layer in range(layers)]
+        if self.shared_layers:
+            names = ["transformer"] * self.shared_layers
+        if "embedding_projection/kernel" in self.kept:
+            x = self._dense(x, "embedding_projection", "bte,eh->bth")
+        for name in names:
             parts = [
                 self._dense(x, f"{name}/self_attention/{part}", "bth,hnd->btnd")
                 for part in ("query", "key", "value")
@@ -112,8 +138,9 @@ class GardenEncoder(tf.Module):
             inner = self.activation(self._dense(x, f"{name}/intermediate", "bth,hi->bti"))
             output = self._dense(inner, f"{name}/output", "bti,ih->bth")
             x = self._norm(x + output, f"{name}/output_layer_norm")
+            every.append(x)
         pooled = tf.tanh(self._dense(x[:, 0], "pooler_transform", "bh,hp->bp"))
-        return {"sequence_output": x, "pooled_output": pooled}
+        return {"sequence_output": x, "pooled_output": pooled, "encoder_outputs": every}
 
 
 class Preprocessor(tf.Module):

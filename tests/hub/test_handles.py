@@ -123,6 +123,8 @@ def test_handles_that_stand_for_nothing(handle, match):
         ("tensorflow/small_bert/bert_en_uncased_L-2_H-128_A-2/2", "bert_en_uncased_preprocess/3"),
         ("tensorflow/bert_zh_L-12_H-768_A-12/4", "bert_zh_preprocess/3"),
         ("tensorflow/bert_multi_cased_L-12_H-768_A-12/4", "bert_multi_cased_preprocess/3"),
+        ("tensorflow/albert_en_base/3", "albert_en_preprocess/3"),
+        ("google/albert_base/3", None),
         ("google/bert_uncased_L-12_H-768_A-12/1", None),
     ],
 )

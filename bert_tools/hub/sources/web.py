@@ -16,7 +16,8 @@ _ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
 # The encoders of this publisher come without their vocabulary, which a second module has.
 _ENCODER = re.compile(
     r"(?P<publisher>https?://.*/tensorflow/)(small_bert/)?"
-    r"(?P<text>bert_(en|zh|multi)(_wwm)?(_cased|_uncased)?)_L-\d+_H-\d+_A-\d+/\d+"
+    r"((?P<text>bert_(en|zh|multi)(_wwm)?(_cased|_uncased)?)_L-\d+_H-\d+_A-\d+"
+    r"|(?P<albert>albert_en)_(base|large|xlarge|xxlarge))/\d+"
 )
 _PREPROCESSOR_VERSION = 3
 _NEEDED = "the unpacked archive"
@@ -61,13 +62,15 @@ def preprocessor_of(address):
     match = _ENCODER.fullmatch(address)
     if not match:
         return None
-    text = match["text"].replace("_wwm", "")
+    text = match["albert"] or match["text"].replace("_wwm", "")
     return f"{match['publisher']}{text}_preprocess/{_PREPROCESSOR_VERSION}"
 
 
 def has_vocabulary(folder):
     """Whether a SavedModel has its vocabulary; the others' is in their preprocessor."""
-    return os.path.exists(os.path.join(folder, "assets", "vocab.txt"))
+    assets = os.path.join(folder, "assets")
+    names = os.listdir(assets) if os.path.isdir(assets) else []
+    return "vocab.txt" in names or any(name.endswith(".model") for name in names)
 
 
 def _fetch(address, target):
