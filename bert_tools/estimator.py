@@ -317,7 +317,7 @@ class Estimator:
 
     def _input_params(self, seed):
         config = self._config
-        packs = config.batching != "pack" or self._model_fn.packs
+        packs = config.batching != "pack" or getattr(self._model_fn, "packs", True)
         return {
             "batching": config.batching if packs else "bucket",
             "seed": seed,
