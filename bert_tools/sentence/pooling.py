@@ -15,6 +15,12 @@ from bert_tools.hub import model as models
 POOLINGS = ("cls", "pooled", "mean", "max", "first_last_mean")
 # Those that take their layers from --layers; the others say themselves which.
 LAYERED = ("cls", "mean", "max")
+# Names of the weights of a dense layer behind the pooling, and sentence-transformers' activations.
+DENSE = ("sentence/dense/kernel", "sentence/dense/bias")
+DENSE_ACTIVATIONS = {
+    "linear": "torch.nn.modules.linear.Identity",
+    "tanh": "torch.nn.modules.activation.Tanh",
+}
 # Of sentence-transformers' 1_Pooling/config.json, in the order in which it joins several.
 _MODES = {
     "pooling_mode_cls_token": "cls",
@@ -29,11 +35,14 @@ class Recipe(typing.NamedTuple):
     poolings: tuple of POOLINGS; several are joined in this order.
     normalize: bool, whether vectors have length 1.
     max_seq_length: int, or None where the folder says nothing.
+    dense: the activation (of DENSE_ACTIVATIONS) of a dense layer behind the pooling and before the
+      normalising, or None where there is none.
     """
 
     poolings: tuple
     normalize: bool
     max_seq_length: int | None
+    dense: str | None = None
 
 
 def recipe(model):
@@ -57,10 +66,18 @@ def recipe(model):
                 f"{model.source}: bert_tools.json says pooling {pooling!r}, expected one of "
                 f"{', '.join(POOLINGS)}; correct it or give --pooling"
             )
+        dense = model.meta.get("dense")
+        if dense is not None and (dense not in DENSE_ACTIVATIONS or DENSE[0] not in model.weights):
+            raise UserError(
+                f"{model.source}: bert_tools.json says dense {dense!r}, expected one of "
+                f"{', '.join(DENSE_ACTIVATIONS)}, and the layer's weights beside the encoder's; "
+                "restore the folder"
+            )
         return Recipe(
             tuple(poolings),
             bool(model.meta.get("normalize", False)),
             model.meta.get("max_seq_length"),
+            dense,
         )
     path = os.path.join(model.source, "modules.json")
     if not os.path.exists(path):
@@ -174,6 +191,23 @@ def modules(recipe, width):
             "similarity_fn_name": "cosine",
         },
     }
+
+
+def vectors(output, batch, recipe, layers, weights):
+    """The vectors of texts by a recipe: pooled, through the dense layer, normalised; float32
+    [examples, width].
+
+    Args:
+      output, batch, layers: see `pool`.
+      recipe: Recipe.
+      weights: dict that holds DENSE, where the recipe has such a layer.
+    """
+    found = pool(output, batch, recipe.poolings, layers)
+    if recipe.dense:
+        kernel, bias = (tf.cast(weights[name], tf.float32) for name in DENSE)
+        found = tf.nn.bias_add(tf.matmul(found, kernel), bias)
+        found = tf.tanh(found) if recipe.dense == "tanh" else found
+    return tf.math.l2_normalize(found, 1, 1e-24) if recipe.normalize else found
 
 
 def pool(output, batch, poolings, layers):
