@@ -479,7 +479,7 @@ class Estimator:
             wanted, of_head = tape.gradient(target, (vectors, trained))
             # Every device finds those of the whole step, and they are summed over devices.
             add({name: g / replicas for name, g in of_head.items() if g is not None})
-            wanted = tf.reshape(wanted, [replicas, parts, -1, vectors.shape[-1]])
+            wanted = tf.reshape(wanted, [replicas, parts, -1, tf.shape(vectors)[-1]])
             return loss, tf.unstack(wanted[context.replica_id_in_sync_group])
 
         def finish(squares, learning_rate, loss_scale):

@@ -218,13 +218,14 @@ class Siamese:
 
         from bert_tools.tasks import objectives
 
-        vectors = tf.reshape(vectors, [examples, -1, vectors.shape[-1]])
+        vectors = tf.reshape(vectors, [examples, -1, tf.shape(vectors)[-1]])
         options, predictions, labels = self._options, {}, None
         label = self._objective.label
         if label:
             column = "label_ids" if label == "class" else "vals"
             labels = features[column]
-            labels = tf.reshape(labels, [examples, -1, *labels.shape[1:]])[:, 0]
+            shape = tf.concat([[examples, -1], tf.shape(labels)[1:]], 0)
+            labels = tf.reshape(labels, shape)[:, 0]
         if label == "class":
             head = weights["siamese/output_weights"], weights["siamese/output_bias"]
             options = options._replace(head=head)

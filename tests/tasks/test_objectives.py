@@ -163,9 +163,7 @@ def test_metrics():
     assert found["triplet_accuracy"] == 0.5
     assert {"recall@1", "mrr", "recall@1_1", "triplet_accuracy_1"} <= found.keys()
     pairs = np.array([[[1, 0], [1, 0]], [[1, 0], [1, 1]], [[1, 0], [0, 1]]], np.float32)
-    found = Siamese("cosent").metrics(
-        {"vectors": pairs}, {"vals": np.array([5, 3, 1], np.float32)}
-    )
+    found = Siamese("cosent").metrics({"vectors": pairs}, {"vals": np.array([5, 3, 1], np.float32)})
     assert found["spearman"] == pytest.approx(1.0) and found.keys() == {"pearson", "spearman"}
     found = Siamese("contrastive").metrics(
         {"vectors": pairs}, {"vals": np.array([1, 1, 0], np.float32)}
