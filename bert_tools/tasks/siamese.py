@@ -5,12 +5,9 @@ one encoder; objectives.py has what is asked of their vectors.
 
 import typing
 
-import numpy as np
-
 from bert_tools.errors import UserError
 from bert_tools.inputs.data_sets import DataSet
 from bert_tools.inputs.examples import Layout, parse_value
-from bert_tools.sentence.similarity import similarity
 from bert_tools.tasks import classify, regress
 
 # Sentence1..3 as in the known Keras example of this kind, or sentence-transformers' names.
@@ -265,6 +262,8 @@ class Siamese:
           often the first is nearer to the second than to the third and every further one. With
           Matryoshka dimensions the same for each: spearman_64.
         """
+        import numpy as np
+
         if "classes" in predictions:
             return {
                 "eval_accuracy": float(np.mean(predictions["classes"] == features["label_ids"]))
@@ -277,6 +276,10 @@ class Siamese:
         return found
 
     def _of_vectors(self, vectors, features):
+        import numpy as np
+
+        from bert_tools.sentence.similarity import similarity
+
         if "vals" in features and features["vals"].ndim == 1 and vectors.shape[1] > 1:
             cosines = similarity(vectors[:, 0], vectors[:, 1], "cosine")
             values = features["vals"].astype(np.float64)
@@ -331,6 +334,10 @@ class Siamese:
         }
 
     def _cosines(self, prediction):
+        import numpy as np
+
+        from bert_tools.sentence.similarity import similarity
+
         first, *others = prediction["vectors"]
         first = np.broadcast_to(first, (len(others), len(first)))
         return similarity(first, np.array(others), "cosine")
@@ -346,6 +353,8 @@ def ranking(vectors):
       {"recall@1", "recall@5", "recall@10", "mrr": float}; a text as near as the right one does not
       come before it.
     """
+    import numpy as np
+
     lengths = np.maximum(np.linalg.norm(vectors, axis=-1, keepdims=True), 1e-12)
     vectors = vectors / lengths
     first, width = vectors[:, 0], vectors.shape[-1]

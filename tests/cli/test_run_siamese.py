@@ -6,10 +6,10 @@ import sys
 
 import numpy as np
 import pytest
-from cli_toys import as_arguments, assert_equal, newest, results_of, toy_flags, values_of
+from cli_toys import as_arguments, newest, results_of, toy_flags, values_of
 
-from bert_tools import checkpoints, encoder, hub
-from bert_tools.cli import app, extract_cls, run_reg, run_siamese
+from bert_tools import encoder
+from bert_tools.cli import app, extract_cls, run_siamese
 from bert_tools.sentence.encoder import Encoder
 from bert_tools.sentence.similarity import similarity
 
