@@ -2,14 +2,23 @@
 
 import io
 import json
+import subprocess
 import sys
 
 import numpy as np
 import pytest
-from cli_toys import as_arguments, newest, results_of, toy_flags, values_of
+from cli_toys import (
+    ENVIRONMENT,
+    as_arguments,
+    assert_equal,
+    newest,
+    results_of,
+    toy_flags,
+    values_of,
+)
 
-from bert_tools import encoder
-from bert_tools.cli import app, extract_cls, run_siamese
+from bert_tools import encoder, hub
+from bert_tools.cli import app, convert_checkpoint, extract_cls, run_reg, run_siamese
 from bert_tools.sentence.encoder import Encoder
 from bert_tools.sentence.similarity import similarity
 
@@ -201,3 +210,172 @@ def test_cached_gradients_are_those_of_one_shot(gradient, kind, objective, more)
     heads = [n for n in whole if not n.startswith("bert/")]
     assert len(heads) == 2
     assert all(np.abs(whole[name]).max() > 1e-4 for name in heads)
+
+
+def test_two_devices_train_to_the_weights_of_one(flags, tmp_path):
+    """Texts are compared across devices too."""
+    driver = """
+import sys
+import tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+devices = [tf.config.LogicalDeviceConfiguration()] * int(sys.argv[1])
+tf.config.set_logical_device_configuration(cpu, devices)
+from bert_tools import encoder
+encoder.dropout = lambda x, rate, seed: x
+from bert_tools.cli import run_siamese
+sys.exit(run_siamese.main(sys.argv[2:]))
+"""
+    given = flags("pairs", objective="multiple_negatives", do_train=True, max_train_steps=2)
+    given |= {"num_hidden_layers": 1, "warmup_proportion": 0}
+    for devices, more in ((1, {}), (2, {"strategy": "mirrored"})):
+        words = as_arguments({**given, **more, "output_dir": tmp_path / str(devices)})
+        command = [sys.executable, "-c", driver, str(devices), *words]
+        done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+    one, two = newest(tmp_path / "1"), newest(tmp_path / "2")
+    for name, array in one.items():
+        if name.endswith("/adam_m"):
+            np.testing.assert_allclose(two[name], array, atol=1e-6, err_msg=name)
+
+
+def test_a_run_that_is_taken_up_again_ends_the_same(run, flags, tmp_path):
+    """With dropout and parts, from a checkpoint in the middle; with other flags it is refused."""
+    given = flags("texts", objective="simcse", do_train=True, num_train_epochs=2)
+    given |= {"gradient_accumulation_steps": 2, "save_checkpoints_steps": 4}
+    given |= {"num_hidden_layers": 1}
+    assert run(**given)[0] == 0
+    whole = newest(tmp_path / "out")
+    assert whole["global_step"] == 8
+    for path in (tmp_path / "out").glob("model.ckpt-8.*"):
+        path.unlink()
+    (tmp_path / "out" / "checkpoint").write_text('model_checkpoint_path: "model.ckpt-4"\n')
+    status, _, err = run(**given)
+    assert status == 0 and "going on from global step 4" in err
+    assert_equal(newest(tmp_path / "out"), whole)
+    error = error_of(run(**{**given, "pooling": "cls"}))
+    assert 'its model has pooling "mean" (bert_tools.json), the flags ask for "cls"' in error
+
+
+def test_best_metric_on_another_dev_set(run, flags, tmp_path):
+    """SimCSE learns from texts, and is judged on pairs with values."""
+    other = write(tmp_path / "judged", "sim", (("dev", 24),))
+    given = flags("texts", objective="simcse", do_train=True, num_train_epochs=2, eval_steps=2)
+    given |= {"dev_task_name": "sim", "dev_data_dir": other, "best_metric": "spearman"}
+    status, _, err = run(**given, do_eval=True)
+    assert status == 0, err
+    found = results(tmp_path / "out")
+    assert found.keys() == {"pearson", "spearman", "average_precision", "global_step"}
+    state = json.loads((tmp_path / "out" / "model.ckpt-8.json").read_text())["evaluation"]
+    assert state["best"] == pytest.approx(found["spearman"])
+    assert state["step"] == found["global_step"]
+    assert "single texts" in error_of(run(**{**given, "dev_task_name": "texts"}))
+
+
+def test_classes(run, flags, tmp_path):
+    columns = {"text_column": "0", "text_pair_column": "1", "value_column": "2"}
+    given = flags("nli", objective="softmax_nli", num_train_epochs=20, learning_rate=3e-3)
+    given |= {**columns, "task_name": "csv", "do_train": True, "do_eval": True}
+    status, _, err = run(**given)
+    assert status == 0, err
+    assert results(tmp_path / "out")["eval_accuracy"] > 0.6
+    meta = json.loads((tmp_path / "out" / "bert_tools.json").read_text())
+    assert meta["labels"] == ["contradiction", "entailment"]
+    status, printed, err = run(bert=tmp_path / "out", eval_file=tmp_path / "nli" / "dev.tsv")
+    assert status == 0, err
+    assert json.loads(printed)["eval_accuracy"] == results(tmp_path / "out")["eval_accuracy"]
+
+
+def test_dense_layer_and_fewer_layers(run, flags, tmp_path):
+    """They are the folder's from then on: here, and in sentence-transformers' layout and back."""
+    given = flags("sim", do_train=True, do_eval=True, num_hidden_layers=1, dense_width=8)
+    status, _, err = run(**given, matryoshka_dimensions="4,2", num_train_epochs=1)
+    assert status == 0, err
+    assert {"spearman", "spearman_4", "spearman_2"} <= results(tmp_path / "out").keys()
+    ours = Encoder.load(str(tmp_path / "out"))
+    texts = ["a b", "c d c d", ". , a"]
+    vectors = ours.encode(texts)
+    assert vectors.shape == (3, 8)
+    folder = tmp_path / "theirs"
+    status, _, err = run(
+        convert_checkpoint, bert=tmp_path / "out", to="sentence_transformers", output_dir=folder
+    )
+    assert status == 0, err
+    np.testing.assert_array_equal(Encoder.load(str(folder)).encode(texts), vectors)
+    (folder / "bert_tools.json").unlink()  # Their files alone say it too.
+    np.testing.assert_array_equal(Encoder.load(str(folder)).encode(texts), vectors)
+    assert json.loads((folder / "config.json").read_text())["num_hidden_layers"] == 1
+    model = hub.load(str(tmp_path / "out"))
+    raw = Encoder(model, pooling="mean", max_seq_length=16).encode(texts)
+    layer = [hub.load(str(folder)).weights[f"sentence/dense/{part}"] for part in ("kernel", "bias")]
+    np.testing.assert_allclose(np.tanh(raw @ layer[0] + layer[1]), vectors, atol=1e-5)
+
+
+def test_distillation(run, flags, wide_model, tmp_path):
+    """Another encoder comes near a teacher's vectors, of translations those of the first text."""
+    data = tmp_path / "pairs"
+    given = flags("pairs", objective="distillation", teacher=wide_model, num_hidden_layers=1)
+    given |= {"num_train_epochs": 20, "learning_rate": 3e-3, "do_train": True, "do_eval": True}
+    status, _, err = run(**given)
+    assert status == 0, err
+    encoded, teacher = Encoder.load(str(tmp_path / "out")), Encoder.load(wide_model)
+    student = hub.load(wide_model)
+    rows = [row.split("\t") for row in (data / "train.tsv").read_text().splitlines()]
+    first, second = zip(*rows, strict=True)
+    wanted = teacher.encode(first)
+    far = np.mean((encoded.encode(second) - wanted) ** 2)
+    assert far < 0.7 * np.mean((Encoder(student).encode(second) - wanted) ** 2)
+    assert results(tmp_path / "out")["eval_loss"] > 0
+    error = error_of(run(**{**given, "output_dir": tmp_path / "x", "dense_width": 8}))
+    assert "its vectors are 16 wide, the model's 8; give --dense_width=16" in error
+
+
+def test_teacher_of_pair_scores(run, flags, wide_model, tmp_path, monkeypatch):
+    """A model of pairs says what the cosines of unlabelled pairs are to be."""
+    folder = write(tmp_path / "data", "sim")
+    teacher = {**toy_flags(wide_model, folder, tmp_path / "teacher"), "do_train": True}
+    assert run(run_reg, **teacher)[0] == 0
+    status, printed, _ = run(run_reg, bert=tmp_path / "teacher", predict_file=folder / "train.tsv")
+    said = np.array([float(line) for line in printed.splitlines()])
+    given = flags("sim", teacher=tmp_path / "teacher", do_train=True, max_train_steps=1)
+    status, _, err = run(**given, target_range="-1,1")
+    assert status == 0, err
+    from bert_tools.inputs import tfrecord
+
+    kept = tfrecord.read_features(str(tmp_path / "out" / "train.tf_record")).columns["vals"]
+    np.testing.assert_allclose(kept[::2], 2 * said - 1, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "kind, more, message",
+    [
+        ("sim", {"objective": "triplet"}, "--task_name=sim: holds pairs with values, and"),
+        ("pairs", {}, "learns from pairs with values; choose another"),
+        ("pairs", {"objective": "triplet"}, "rows have 2 texts, --objective=triplet takes 3 or"),
+        ("triplets", {"objective": "simcse"}, "rows have 3 texts, --objective=simcse takes 1;"),
+        ("sim", {"margin": 2}, "--margin=2.0: is of --objective=triplet or contrastive, not of"),
+        ("sim", {"objective": "distillation"}, "--teacher is missing"),
+        ("sim", {"num_hidden_layers": 3}, "--num_hidden_layers=3: the model has 2; give at most"),
+        ("sim", {"value_range": "5"}, "--value_range=5: expected LOW,HIGH, such as 0,5"),
+        ("sim", {"matryoshka_dimensions": "8,x"}, "--matryoshka_dimensions=8,x: expected numbers"),
+        ("pairs", {"objective": "triplet", "hard_negatives": 30}, "different second texts; lower"),
+        ("texts", {"objective": "simcse", "do_eval": True}, "holds single texts, and --do_eval"),
+    ],
+)
+def test_refused(run, flags, kind, more, message):
+    assert message in error_of(run(**flags(kind, do_train=True, **more)))
+
+
+def test_columns_by_either_name(run, flags, tmp_path):
+    """Quoted commas, and the columns wherever they stand; without one of them an error."""
+    given = flags("triplets", objective="triplet", do_train=True, max_train_steps=1)
+    folder = tmp_path / "triplets"
+    (folder / "train.csv").write_text(
+        "id,negative,anchor,positive\n" + '1,"c, d","a, b","a ""b"""\n' * 6
+    )
+    assert run(**given)[0] == 0
+    from bert_tools.inputs import tfrecord
+
+    kept = tfrecord.read_features(str(tmp_path / "out" / "train.tf_record"))
+    np.testing.assert_array_equal(kept.lengths[:3], [5, 3 + 1, 5])
+    (folder / "train.csv").write_text("anchor,positive,other\na,b,c\n")
+    assert "no column 'negative' or 'Sentence3'" in error_of(run(**given))
