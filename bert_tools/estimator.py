@@ -541,7 +541,7 @@ class Estimator:
         Args:
           input_fn: function(params) -> iterable of (indices, batch), see
           inputs.batches.ScoringBatches.
-          steps: int or None, stop after so many blocks.
+          steps: int or None, stop after so many blocks; without effect where texts are compared.
           batch_size: int, of the batches that `loss` is the mean of (default:
           params["batch_size"]).
           on_scored: function(predictions, features) or None; it is given what the task's metrics

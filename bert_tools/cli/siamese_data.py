@@ -1,5 +1,6 @@
 """The task and the examples of run_siamese, with what was found wrong about them."""
 
+import functools
 import os
 
 from bert_tools import files
@@ -41,9 +42,10 @@ def load(command, asked, stored):
     if "train" in asked:
         _check_source(command, source, objective)
     value_range = shared_flags.number_range(command, "value_range")
-    value_range = value_range or (source and source.value_range)
-    if stored.get("value_range"):
-        value_range = tuple(stored["value_range"])
+    if "value_range" in stored:
+        value_range = stored["value_range"] and tuple(stored["value_range"])
+    else:
+        value_range = value_range or (source and source.value_range)
     task = Siamese(
         command.objective,
         Options(command.margin, command.scale, command.distance, command.symmetric),
@@ -130,10 +132,13 @@ def _dimensions(command):
     return found
 
 
-def _label_kind(source):
+def _label_kind(source, objective):
     """Whether the rows of a data set have a "value", a "class" or nothing (None) to learn."""
-    layout = source.columns if isinstance(source, OwnFiles) else source.dev[1]
-    if layout.label is None:
+    if isinstance(source, OwnFiles):
+        # What a column of one's own is, is for the objective to say.
+        kind = "class" if objective.label == "class" else "value"
+        return None if source.columns.label is None else kind
+    if source.dev[1].label is None:
         return None
     numbers = source.labels is None or set(source.labels) == {"0", "1"}
     return "value" if numbers else "class"
@@ -143,9 +148,7 @@ def _check_source(command, source, objective):
     """Whether the objective can learn from the data set."""
     if isinstance(source, OwnReader) or command.teacher:
         return
-    kind = _label_kind(source)
-    if isinstance(source, OwnFiles) and kind and objective.label == "class":
-        return
+    kind = _label_kind(source, objective)
     wanted = "value" if objective.label == "binary" else objective.label
     if kind == wanted:
         return
@@ -212,7 +215,7 @@ def _dev_set(command, source, task, objective):
         # Of another kind of data the metrics are told, and the objective nothing.
         parse = scored_parser(source, task, objective)
         if command.dev_task_name and parse is not None:
-            parse = parse_value if _label_kind(source) == "value" else None
+            parse = parse_value if _label_kind(source, objective) == "value" else None
         path, examples = source.load(folder, "dev", parse, command.on_bad_line)
     _require_pairs(path, examples, "--do_eval")
     return path, examples[:limit]
@@ -224,7 +227,9 @@ def scored_parser(source, task, objective):
     """
     if isinstance(source, OwnReader):
         return _parser(source, task, objective)
-    kind = _label_kind(source)
+    kind = _label_kind(source, objective)
+    if kind == "value" and objective.label == "value" and source.value_range:
+        return functools.partial(task.parse_label, value_range=source.value_range)
     if kind == ("value" if objective.label == "binary" else objective.label):
         return _parser(source, task, objective)
     return parse_value if kind == "value" else None

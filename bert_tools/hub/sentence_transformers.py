@@ -9,6 +9,7 @@ import numpy as np
 from bert_tools import files
 from bert_tools.errors import UserError
 from bert_tools.hub import huggingface
+from bert_tools.hub import model as models
 
 
 def holds(folder):
@@ -29,16 +30,20 @@ def read(folder):
     path = pooling.dense_file(folder)
     if path is None:
         return model
+    if not models.is_inside(path, folder):
+        raise UserError(f"{path}: is a link out of the model's folder; put the file itself there")
     tensors = dict(huggingface.read_tensors(path))
-    kernel = tensors.get("linear.weight")
-    if kernel is None or kernel.ndim != 2:
-        raise UserError(f"{path}: holds no dense layer (linear.weight); restore it from its source")
-    bias = tensors.get("linear.bias", np.zeros(len(kernel)))
-    layer = (kernel.T, bias)
-    layer = {
-        name: np.ascontiguousarray(array, np.float32)
-        for name, array in zip(pooling.DENSE, layer, strict=True)
-    }
+    kernel = np.asarray(tensors.get("linear.weight", np.zeros(0)), np.float32)
+    bias = np.asarray(tensors.get("linear.bias", np.zeros(len(kernel))), np.float32)
+    if kernel.ndim != 2 or kernel.shape[1] % model.config.hidden_size or len(bias) != len(kernel):
+        raise UserError(
+            f"{path}: linear.weight has shape {list(kernel.shape)} and linear.bias "
+            f"{list(bias.shape)}, which is no dense layer behind vectors of this model's width "
+            f"{model.config.hidden_size}; restore it from its source"
+        )
+    if not np.isfinite(kernel).all() or not np.isfinite(bias).all():
+        raise UserError(f"{path}: holds NaN or infinity; restore it from its source")
+    layer = dict(zip(pooling.DENSE, (np.ascontiguousarray(kernel.T), bias), strict=True))
     return model._replace(weights={**model.weights, **layer})
 
 

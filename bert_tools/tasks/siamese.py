@@ -134,8 +134,12 @@ class Siamese:
                 "of the two out"
             )
 
-    def parse_label(self, cell):
-        """A value of the training set, mapped to what the objective is told.
+    def parse_label(self, cell, value_range=None):
+        """A value of a file, mapped to what the objective is told.
+
+        Args:
+          cell: str.
+          value_range: (low, high) of the file's values, where it is not the training set's.
 
         Raises:
           ValueError: it is no number, or outside of its range.
@@ -147,7 +151,7 @@ class Siamese:
             raise ValueError(f"the value {value:g} is neither 1 nor 0")
         if self._name != "cosine_regression":
             return value
-        low, high = self._value_range or (0.0, 1.0)
+        low, high = value_range or self._value_range or (0.0, 1.0)
         if not low <= value <= high:
             raise ValueError(
                 f"the value {value:g} lies outside {low:g}..{high:g}; pass --value_range=LOW,HIGH"
