@@ -97,7 +97,7 @@ def test_dense_layer(described, tmp_path, name):
     config = {"activation_function": DENSE_ACTIVATIONS[name], "bias": True}
     (tmp_path / "2_Dense" / "config.json").write_text(json.dumps(config))
     assert described(DENSE) == Recipe(("mean",), True, None, name)
-    written = modules(Recipe(("mean", "max"), True, None, name), 8, 4)
+    written = modules(Recipe(("max", "mean"), True, None, name), 8, 4)
     assert written["2_Dense/config.json"] == {**config, "in_features": 16, "out_features": 4}
     assert [one["path"] for one in written["modules.json"]] == [
         "",
