@@ -21,7 +21,7 @@ from sentence_transformers import (
     SentenceTransformerTrainer,
     SentenceTransformerTrainingArguments,
 )
-from sentence_transformers.losses import CosineSimilarityLoss
+from sentence_transformers.sentence_transformer.losses import CosineSimilarityLoss
 
 _LEFT_OUT = 20  # Steps that are not timed.
 spec = json.loads(sys.argv[1])
