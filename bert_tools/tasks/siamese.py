@@ -354,8 +354,9 @@ def ranking(vectors):
       vectors: float array [n, texts, width].
 
     Returns:
-      {"recall@1", "recall@5", "recall@10", "mrr": float}; a text as near as the right one does not
-      come before it.
+      {"recall@1", "recall@5", "recall@10", "mrr": float}. Before the right text do not count: one
+      as near, the first text itself where it is another example's second one, and what stands
+      beside the same first text in another example.
     """
     import numpy as np
 
@@ -369,7 +370,9 @@ def ranking(vectors):
         scores = part @ others.T
         places = np.arange(start, start + len(part))
         own = scores[np.arange(len(part)), places]
-        ranks.append(1 + np.count_nonzero(scores > own[:, np.newaxis] + 1e-6, axis=1))
+        nearer = (scores > own[:, np.newaxis] + 1e-6) & (scores < 1 - 1e-6)
+        nearer[:, : len(first)] &= part @ first.T < 1 - 1e-6
+        ranks.append(1 + np.count_nonzero(nearer, axis=1))
     ranks = np.concatenate(ranks)
     found = {f"recall@{k}": float(np.mean(ranks <= k)) for k in (1, 5, 10)}
     return {**found, "mrr": float(np.mean(1 / ranks))}

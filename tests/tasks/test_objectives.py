@@ -156,6 +156,17 @@ def test_ranking_by_hand():
     assert found == {"recall@1": 0.75, "recall@5": 1.0, "recall@10": 1.0, "mrr": (3 + 0.5) / 4}
 
 
+def test_ranking_of_texts_in_several_examples():
+    """A and B belong together, and so do A and C: all are found, though A stands among the second
+    texts and B is nearer to A than C is.
+    """
+    a, b, c, d = [1, 0], [1, 0.1], [1, 0.5], [1, 0.3]
+    found = ranking(np.array([[a, b], [a, c], [b, a]], np.float32))
+    assert found["recall@1"] == 1.0
+    found = ranking(np.array([[a, b], [a, c], [b, a], [d, d]], np.float32))
+    assert found["mrr"] == (1 + 0.5 + 1 + 1) / 4
+
+
 def test_metrics():
     vectors = np.array([[[1, 0], [1, 0.1], [0, 1]], [[0, 1], [1, 0], [0, 1]]], np.float32)
     task = Siamese("multiple_negatives", dimensions=(1,))
