@@ -448,9 +448,12 @@ class Estimator:
                 sums[name].assign_add(tf.convert_to_tensor(gradient))
             return optimizer.squares_of_slices(gradients)
 
-        def accumulate(blocks, rng, part, loss_scale, wanted=None):
-            loss, gradients = differentiate(blocks, share_rng(rng, part), loss_scale, wanted)
+        def accumulate(blocks, rng, part, loss_scale):
+            loss, gradients = differentiate(blocks, share_rng(rng, part), loss_scale)
             return total_loss(loss), add(gradients)
+
+        def accumulate_wanted(blocks, rng, part, loss_scale, wanted):
+            return add(differentiate(blocks, share_rng(rng, part), loss_scale, wanted)[1])
 
         def embed(blocks, rng, part):
             """The vectors of a share's texts and what their objective is told, in order."""
@@ -495,6 +498,7 @@ class Estimator:
 
         accumulate, finish = self._on_replicas(accumulate), self._on_replicas(finish)
         embed, compare = self._on_replicas(embed), self._on_replicas(compare)
+        accumulate_wanted = self._on_replicas(accumulate_wanted)
 
         def step_across_parts(shares, rng, learning_rate, loss_scale):
             """The gradients by the vectors are kept, and each part is computed once more to hand
@@ -504,11 +508,11 @@ class Estimator:
             numbers = [tf.constant(part) for part in range(parts)]
             found = [embed(blocks, rng, part) for part, blocks in zip(numbers, shares, strict=True)]
             loss, wanted = compare(found, loss_scale)
-            results = [
-                accumulate(blocks, rng, part, loss_scale, one)
+            squares = [
+                accumulate_wanted(blocks, rng, part, loss_scale, one)
                 for part, blocks, one in zip(numbers, shares, wanted, strict=True)
             ]
-            finite = finish([squares for _, squares in results], learning_rate, loss_scale)
+            finite = finish(squares, learning_rate, loss_scale)
             return self._first(loss), self._first(finite)
 
         def step_in_parts(shares, rng, learning_rate, loss_scale):
