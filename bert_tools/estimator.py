@@ -24,6 +24,7 @@ import tqdm
 from bert_tools import checkpoints
 from bert_tools.distribution import is_chief, make_strategy
 from bert_tools.errors import UserError
+from bert_tools.inputs.text_features import OWNERS
 from bert_tools.optimization import DynamicLossScale
 
 log = logging.getLogger("bert_tools")
@@ -354,25 +355,40 @@ class Estimator:
         parts = config.gradient_accumulation_steps
         optimizer, weights = self._model_fn.optimizer, self._weights
         trained = {name: weight for name, weight in weights.items() if optimizer.trains(name)}
+        compares = getattr(self._model_fn.task, "compares_texts", False)
+        # Texts that are compared with those of other blocks, parts or devices.
+        across = compares and (replicas > 1 or parts > 1 or config.batching == "bucket")
 
-        def differentiate(blocks, rng, loss_scale):
-            """(loss, gradients) of a share, which sum over all shares to those of the step."""
+        def training_params(rng, index):
+            return {
+                **self._params,
+                "weights": weights,
+                "dtype": self._dtype,
+                "rng": tf.random.experimental.stateless_fold_in(rng, index),
+                "examples": self._params["batch_size"] // (replicas * parts),
+            }
+
+        def differentiate(blocks, rng, loss_scale, wanted=None):
+            """(loss, gradients) of a share, which sum over all shares to those of the step.
+
+            wanted: the gradient of the step's loss by the vectors of the share's texts, where
+            these are compared across shares; the loss is then not that of the examples.
+            """
             counts = [_example_count(block) for block in blocks]
             total = tf.cast(tf.add_n(counts), tf.float32) * (replicas * parts)
             losses, found = [], []
             for index, block in enumerate(blocks):
-                params = {
-                    **self._params,
-                    "weights": weights,
-                    "dtype": self._dtype,
-                    "rng": tf.random.experimental.stateless_fold_in(rng, index),
-                }
+                params = training_params(rng, index)
                 with tf.GradientTape() as tape:
-                    spec = self._model_fn(block, None, ModeKeys.TRAIN, params)
-                    # Each share and block gives its part, so that the sum is the mean over the
-                    # step.
-                    loss = spec.loss * (tf.cast(counts[index], tf.float32) / total)
-                    target = loss * loss_scale if scaled else loss
+                    if wanted is None:
+                        spec = self._model_fn(block, None, ModeKeys.TRAIN, params)
+                        # Each share and block gives its part, so that the sum is the mean over
+                        # the step.
+                        loss = spec.loss * (tf.cast(counts[index], tf.float32) / total)
+                        target = loss * loss_scale if scaled else loss
+                    else:
+                        vectors = self._model_fn.vectors(block, ModeKeys.TRAIN, params)
+                        target = loss = tf.reduce_sum(vectors * tf.gather(wanted, block["places"]))
                 found.append(tape.gradient(target, trained))
                 losses.append(loss)
             gradients = {
@@ -405,7 +421,7 @@ class Estimator:
             loss, gradients = differentiate(blocks, share_rng(rng, 0), loss_scale)
             return total_loss(loss), apply(gradients, learning_rate, loss_scale)
 
-        if parts == 1:
+        if parts == 1 and not across:
             whole = self._on_replicas(whole)
 
             def step(shares, rng, learning_rate, loss_scale):
@@ -427,12 +443,48 @@ class Estimator:
             }
         reached = set()  # Names with a gradient at all, noted when `accumulate` is traced.
 
-        def accumulate(blocks, rng, part, loss_scale):
-            loss, gradients = differentiate(blocks, share_rng(rng, part), loss_scale)
+        def add(gradients):
             reached.update(gradients)
             for name, gradient in gradients.items():
                 sums[name].assign_add(tf.convert_to_tensor(gradient))
-            return total_loss(loss), optimizer.squares_of_slices(gradients)
+            return optimizer.squares_of_slices(gradients)
+
+        def accumulate(blocks, rng, part, loss_scale):
+            loss, gradients = differentiate(blocks, share_rng(rng, part), loss_scale)
+            return total_loss(loss), add(gradients)
+
+        def accumulate_wanted(blocks, rng, part, loss_scale, wanted):
+            return add(differentiate(blocks, share_rng(rng, part), loss_scale, wanted)[1])
+
+        def embed(blocks, rng, part):
+            """The vectors of a share's texts and what their objective is told, in order."""
+            rng, task = share_rng(rng, part), self._model_fn.task
+            return in_places(
+                [block["places"] for block in blocks],
+                [
+                    self._model_fn.vectors(block, ModeKeys.TRAIN, training_params(rng, index))
+                    for index, block in enumerate(blocks)
+                ],
+                [{n: b[n] for n in task.label_columns if n in b} for b in blocks],
+            )
+
+        def compare(found, loss_scale):
+            """(loss of the step, its gradients by the vectors of each of this device's parts)."""
+            context = tf.distribute.get_replica_context()
+            own = tf.nest.map_structure(lambda *several: tf.concat(several, 0), *found)
+            vectors, columns = own if replicas == 1 else context.all_gather(own, 0)
+            with tf.GradientTape() as tape:
+                tape.watch(vectors)
+                losses, _ = self._model_fn.task.compare(
+                    weights, vectors, columns, self._params["batch_size"]
+                )
+                loss = tf.reduce_mean(losses)
+                target = loss * loss_scale if scaled else loss
+            wanted, of_head = tape.gradient(target, (vectors, trained))
+            # Every device finds those of the whole step, and they are summed over devices.
+            add({name: g / replicas for name, g in of_head.items() if g is not None})
+            wanted = tf.reshape(wanted, [replicas, parts, -1, tf.shape(vectors)[-1]])
+            return loss, tf.unstack(wanted[context.replica_id_in_sync_group])
 
         def finish(squares, learning_rate, loss_scale):
             # What is read from a variable has no device, which a sum over several workers asks for.
@@ -446,6 +498,23 @@ class Estimator:
             return finite
 
         accumulate, finish = self._on_replicas(accumulate), self._on_replicas(finish)
+        embed, compare = self._on_replicas(embed), self._on_replicas(compare)
+        accumulate_wanted = self._on_replicas(accumulate_wanted)
+
+        def step_across_parts(shares, rng, learning_rate, loss_scale):
+            """The gradients by the vectors are kept, and each part is computed once more to hand
+            them on to the weights, so that no more than one part's activations are held (GradCache,
+            Gao et al. 2021, https://arxiv.org/abs/2101.06983).
+            """
+            numbers = [tf.constant(part) for part in range(parts)]
+            found = [embed(blocks, rng, part) for part, blocks in zip(numbers, shares, strict=True)]
+            loss, wanted = compare(found, loss_scale)
+            squares = [
+                accumulate_wanted(blocks, rng, part, loss_scale, one)
+                for part, blocks, one in zip(numbers, shares, wanted, strict=True)
+            ]
+            finite = finish(squares, learning_rate, loss_scale)
+            return self._first(loss), self._first(finite)
 
         def step_in_parts(shares, rng, learning_rate, loss_scale):
             results = [
@@ -455,7 +524,7 @@ class Estimator:
             finite = finish([squares for _, squares in results], learning_rate, loss_scale)
             return tf.add_n([self._first(loss) for loss, _ in results]), self._first(finite)
 
-        return step_in_parts
+        return step_across_parts if across else step_in_parts
 
     def _on_replicas(self, function):
         """The function traced to run on each replica; for several its results are per replica."""
@@ -479,7 +548,7 @@ class Estimator:
         Args:
           input_fn: function(params) -> iterable of (indices, batch), see
           inputs.batches.ScoringBatches.
-          steps: int or None, stop after so many blocks.
+          steps: int or None, stop after so many blocks; without effect where texts are compared.
           batch_size: int, of the batches that `loss` is the mean of (default:
           params["batch_size"]).
           on_scored: function(predictions, features) or None; it is given what the task's metrics
@@ -499,12 +568,19 @@ class Estimator:
         return self._evaluate(evaluation.input_fn, steps, evaluation.batch_size)
 
     def _evaluate(self, input_fn, steps, batch_size, on_scored=None):
-        gathered, features, sums = self._score(input_fn, ModeKeys.EVAL, steps)
-        result = {name: float(total / count) for name, (total, count) in sums.items()}
-        losses = gathered["per_example_loss"].astype(np.float64)
         size = batch_size or self._params["batch_size"]
-        means = [losses[start : start + size].mean() for start in range(0, len(losses), size)]
-        result["loss"] = float(np.mean(means))
+        compares = getattr(self._model_fn.task, "compares_texts", False)
+        # Of what is compared, a part says nothing.
+        gathered, features, sums = self._score(input_fn, ModeKeys.EVAL, None if compares else steps)
+        if compares:
+            gathered.update(self._scorer.compare(gathered["vectors"], features, size))
+        result = {name: float(total / count) for name, (total, count) in sums.items()}
+        if "per_example_loss" in gathered:
+            losses = gathered["per_example_loss"].astype(np.float64)
+            means = [losses[start : start + size].mean() for start in range(0, len(losses), size)]
+            result["loss"] = float(np.mean(means))
+            if compares:
+                result["eval_loss"] = float(np.mean(losses))
         result["global_step"] = self._scorer.step
         result.update(self._model_fn.task.metrics(gathered, features))
         if on_scored:
@@ -547,8 +623,16 @@ class Estimator:
         features = {name: values[places[order]] for name, values in data.features.columns.items()}
         if "example_index" in features:
             gathered, features = self._joined_windows(gathered, features)
-            losses = gathered["per_example_loss"]
-            sums = {"eval_loss": (losses.sum(), len(losses))}
+            if "per_example_loss" in gathered:
+                losses = gathered["per_example_loss"]
+                sums = {"eval_loss": (losses.sum(), len(losses))}
+        if OWNERS in features:
+            starts = np.flatnonzero(np.diff(features[OWNERS], prepend=-1))
+            gathered = {
+                name: values.reshape(len(starts), -1, *values.shape[1:])
+                for name, values in gathered.items()
+            }
+            features = {name: values[starts] for name, values in features.items()}
         return gathered, features, sums
 
     def _joined_windows(self, gathered, features):
@@ -577,17 +661,42 @@ class Estimator:
             return
         if self._scorer is not None and self._best_step in (None, self._scorer.step):
             return
+        self._give_scorer(*self.stored_weights())
+
+    def stored_weights(self):
+        """({name: float32 array}, global step) of the best or newest checkpoint, else what training
+        would begin with.
+        """
         prefix, values = checkpoints.read_best(self._config.model_dir) or (None, {})
         fresh = self._model_fn.initial_weights(self._config.seed)
         weights = {
             name: self._value_of(name, array, values, prefix) for name, array in fresh.items()
         }
-        self._give_scorer(weights, int(values.get("global_step", 0)))
+        return weights, int(values.get("global_step", 0))
 
     def _give_scorer(self, weights, step):
         if self._scorer is None:
             self._scorer = _Scorer(self._model_fn, self._params, self._config, self._strategy)
         self._scorer.assign(weights, step)
+
+
+def in_places(places, values, columns):
+    """What blocks hold of a share's texts, in the share's order.
+
+    Args:
+      places: list of int32 Tensors [n], see inputs.batches.TrainingBatches, one a block.
+      values: list of Tensors [n, ...].
+      columns: list of dicts {name: Tensor [n, ...]}.
+
+    Returns:
+      (Tensor [texts, ...], {name: Tensor [texts, ...]}).
+    """
+    order = tf.math.invert_permutation(tf.concat(places, 0))
+    values, columns = tf.nest.map_structure(
+        lambda *parts: tf.gather(tf.concat(parts, 0), order),
+        *zip(values, columns, strict=True),
+    )
+    return values, columns
 
 
 def scalars(result):
@@ -734,6 +843,27 @@ class _Scorer:
                 for name, weight in weights.items():
                     copies[name].assign(self._cast(name, weight))
         self.step = step
+
+    def compare(self, vectors, features, batch_size):
+        """The task's objective on vectors [n, texts, width], in batches: {name: array [n]}; {}
+        where it cannot be computed on such examples.
+        """
+        task, weights = self._model_fn.task, self._weights[0]
+        if not task.can_compare(vectors.shape[1], features):
+            return {}
+        columns = {name: features[name] for name in task.label_columns if name in features}
+        found = []
+        for start in range(0, len(vectors), batch_size):
+            part = vectors[start : start + batch_size]
+            texts = part.shape[1]
+            told = {
+                name: tf.repeat(values[start : start + batch_size], texts, axis=0)
+                for name, values in columns.items()
+            }
+            flat = tf.constant(part.reshape(len(part) * texts, -1))
+            losses, predictions = task.compare(weights, flat, told, len(part))
+            found.append({"per_example_loss": losses, **predictions})
+        return {name: np.concatenate([one[name] for one in found]) for name in found[0]}
 
     def run(self, data, mode, steps, parallel):
         """Yields (indices, (predictions, metrics)) of each block, in the order of `data`."""

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from bert_tools import encoder
 from bert_tools.errors import UserError
-from bert_tools.estimator import EstimatorSpec, ModeKeys
+from bert_tools.estimator import EstimatorSpec, ModeKeys, in_places
 from bert_tools.hub import google, saved_graph
 from bert_tools.optimization import create_optimizer, layerwise_factor
 from bert_tools.tasks import classify, regress
@@ -38,17 +38,20 @@ def model_fn_builder(
       learning_rate: float, the peak.
       num_train_steps, num_warmup_steps: int, for training.
       task: an object of bert_tools.tasks, applied to the pooled output, or where it has
-        reads_tokens to every token's, with dropout of its dropout_rate (0.1) before; None:
+        reads_tokens to every token's, with dropout of its dropout_rate (0.1) before; one that
+        compares_texts makes vectors of texts and compares them (tasks.siamese). None:
         Regression(), or Classification with the labels 0, 1, ... where num_labels is more than 1.
       layerwise_lr_decay: float, see optimization.layerwise_factor; 1.0 is one rate for all.
       freeze_encoder: bool, trains the task's weights alone and leaves all of bert/ as it is.
 
     Returns:
       model_fn(features, labels, mode, params) -> EstimatorSpec. `features` is the dict of
-      inputs.batches.assemble; params holds weights {name: Tensor}, dtype, and in training rng.
+      inputs.batches.assemble; params holds weights {name: Tensor}, dtype, and in training rng and
+      examples (int, how many `features` are of).
       model_fn makes no variables; what
       Estimator needs beside it are its attributes: initial_weights(seed) -> {name: float32 array},
-      optimizer, task, and packs: whether it takes packed rows.
+      optimizer, task, packs: whether it takes packed rows, and vectors(features, mode, params) ->
+      float32 Tensor [texts, width] for a task that compares_texts.
 
     Raises:
       UserError: with freeze_encoder, the task has no weights of its own.
@@ -71,11 +74,28 @@ def model_fn_builder(
             "say of which layer they are; leave it out"
         )
 
+    def encoded(features, mode, params):
+        rng = params.get("rng") if mode == ModeKeys.TRAIN else None
+        return encoder.encode(bert_config, params["weights"], features, rng, params["dtype"]), rng
+
+    def vectors(features, mode, params):
+        output, _ = encoded(features, mode, params)
+        return task.vectors(params["weights"], output, features)
+
+    def comparing_model_fn(features, labels, mode, params):
+        del labels
+        found = vectors(features, mode, params)
+        if mode != ModeKeys.TRAIN:
+            return EstimatorSpec(tf.constant(0.0), {"vectors": found}, {})
+        columns = {name: features[name] for name in task.label_columns if name in features}
+        found, columns = in_places([features["places"]], [found], [columns])
+        loss, predictions = task.compare(params["weights"], found, columns, params["examples"])
+        return EstimatorSpec(tf.reduce_mean(loss), {**predictions, "per_example_loss": loss}, {})
+
     def model_fn(features, labels, mode, params):
         del labels  # They are among the features, as in the original.
-        weights, rng = params["weights"], params.get("rng")
-        rng = rng if mode == ModeKeys.TRAIN else None
-        output = encoder.encode(bert_config, weights, features, rng, params["dtype"])
+        weights = params["weights"]
+        output, rng = encoded(features, mode, params)
         by_token = getattr(task, "reads_tokens", False)
         hidden = output.sequence_output if by_token else output.pooled_output
         hidden = tf.cast(hidden, tf.float32)
@@ -113,6 +133,9 @@ def model_fn_builder(
                 weights[name] = encoder.truncated_normal(shape, 0.02, (seed, -1 - index))
         return weights
 
+    if getattr(task, "compares_texts", False):
+        model_fn = comparing_model_fn
+        model_fn.vectors = vectors
     model_fn.initial_weights = initial_weights
     model_fn.optimizer = create_optimizer(
         learning_rate,

@@ -67,13 +67,14 @@ def _with_recipe(model, pooling):
     from bert_tools.sentence import pooling as pools
 
     if pooling != "auto":
-        said = {"pooling": pooling, "normalize": False}
+        said = {"pooling": pooling, "normalize": False, "dense": None}
     elif os.path.exists(os.path.join(model.source, "modules.json")):
         recipe = pools.recipe(model)
         poolings = list(recipe.poolings)
         said = {
             "pooling": poolings if len(poolings) > 1 else poolings[0],
             "normalize": recipe.normalize,
+            **({"dense": recipe.dense} if recipe.dense else {}),
         }
         if recipe.max_seq_length is not None:
             said["max_seq_length"] = recipe.max_seq_length

@@ -53,9 +53,8 @@ class Session:
         self._input_fns = {}
         self._output_dir = output_dir or command.output_dir
         strategy = shared_flags.strategy(command)
-        precision = shared_flags.precision(command)
-        model = shared_flags.load_model(command, fallback_dir=self._output_dir)
-        self._model = model = self._with_head_that_fits(model)
+        self._precision = precision = shared_flags.precision(command)
+        self._model = model = self._with_head_that_fits(self._load_model())
         self._tokenizer, self._width = model.tokenizer, command.max_seq_length
         features.check_max_seq_length(self._width, self._tokenizer.pair_separators)
         self._steps = self._planned_steps() if "train" in data else 0
@@ -113,6 +112,9 @@ class Session:
             if command.predict_file:
                 self._stream()
             return results.get("eval", {})
+
+    def _load_model(self):
+        return shared_flags.load_model(self._command, fallback_dir=self._output_dir)
 
     def _own_folder(self, stack):
         """The folder that this process writes into, while `stack` is open."""
@@ -230,7 +232,9 @@ class Session:
         command, path = self._command, self._command.predict_file
         layout = self._layout(path, "test")
         with tables.opened(path, "--predict_file") as lines:
-            scoring.predict(command, self._estimator, self._task, self._tokenizer, lines, layout)
+            scoring.predict(
+                command, self._estimator, self._task, self._features_to_score, lines, layout
+            )
 
     def _layout(self, path, split):
         return task_data.scored_layout(
@@ -343,20 +347,12 @@ class Session:
             "pad_records": command.pad_records,
             # Training truncates, as its examples are counted by step.
             "long_text": "truncate" if phase == "train" else command.long_text,
+            **self._further_record_flags(phase),
         }
         key = tfrecord.file_key(examples, self._tokenizer, **flags)
 
         def convert(key):
-            counted = tfrecord.file_based_convert_examples_to_features(
-                examples,
-                flags["label_list"],
-                self._width,
-                self._tokenizer,
-                record_file,
-                long_text=flags["long_text"],
-                pad_records=command.pad_records,
-                key=key,
-            )
+            counted = self._write_records(phase, examples, record_file, key, flags)
             if counted:
                 self._warn_of_texts(path, counted)
             return counted
@@ -373,6 +369,27 @@ class Session:
             found = tfrecord.read_features(record_file)
         self._input_fns[phase] = batches.input_fn_builder(found, self._width, phase == "train")
         return self._input_fns[phase]
+
+    def _further_record_flags(self, phase):
+        """What else the content of a phase's records depends on."""
+        del phase
+        return {}
+
+    def _write_records(self, phase, examples, record_file, key, flags):
+        """Writes the file unless the one with this key is there; returns what
+        tfrecord.file_based_convert_examples_to_features does.
+        """
+        del phase
+        return tfrecord.file_based_convert_examples_to_features(
+            examples,
+            flags["label_list"],
+            self._width,
+            self._tokenizer,
+            record_file,
+            long_text=flags["long_text"],
+            pad_records=flags["pad_records"],
+            key=key,
+        )
 
     def _warn_of_texts(self, path, counted):
         tokens, unknown, empty = counted

@@ -57,7 +57,7 @@ def run(command):
             task_data.agree(command, name, stored[name])
     label_flag = regress.Regression.label_flag
     source = task_data.data_set(command, regress.DATA_SETS, stored, label_flag)
-    value_range = _value_range(command.value_range)
+    value_range = shared_flags.number_range(command, "value_range")
     if "value_range" in stored:
         kept = stored["value_range"] and tuple(stored["value_range"])
         if value_range not in (None, kept):
@@ -76,19 +76,6 @@ def run(command):
     from bert_tools.cli import phases
 
     phases.Session(command, task, source, data, stored).run()
-
-
-def _value_range(text):
-    """(low, high) of --value_range, or None."""
-    if not text:
-        return None
-    try:
-        low, high = (float(part) for part in text.split(","))
-    except ValueError:
-        low, high = 0.0, 0.0
-    if not (low < high and high - low < float("inf")):
-        raise UserError(f"--value_range={text}: expected LOW,HIGH, such as 0,5")
-    return low, high
 
 
 def main(arguments=None):

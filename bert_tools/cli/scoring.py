@@ -18,19 +18,18 @@ from bert_tools.errors import UserError
 from bert_tools.inputs import tables
 from bert_tools.inputs.batches import input_fn_builder
 from bert_tools.inputs.examples import read_examples
-from bert_tools.inputs.features import convert_examples_to_features
 
 log = logging.getLogger("bert_tools")
 
 
-def predict(command, estimator, task, tokenizer, lines, layout):
+def predict(command, estimator, task, convert, lines, layout):
     """Scores examples, and writes a prediction a line to --predict_output.
 
     Args:
       command: CommandFlags.
       estimator: Estimator.
       task: of bert_tools.tasks; its row(prediction) or record(prediction) is what is written.
-      tokenizer: FullTokenizer.
+      convert: function(list of InputExample) -> Features.
       lines: tables.Lines.
       layout: examples.Layout.
 
@@ -45,10 +44,7 @@ def predict(command, estimator, task, tokenizer, lines, layout):
 
     def scored(window):
         good = [example for example in window if not isinstance(example, UserError)]
-        features = convert_examples_to_features(
-            good, task.label_list, command.max_seq_length, tokenizer, command.long_text
-        )
-        input_fn = input_fn_builder(features, command.max_seq_length, False)
+        input_fn = input_fn_builder(convert(good), command.max_seq_length, False)
         predictions = estimator.predict(input_fn, parallel=False)
         text = "".join(f"{line}\n" for line in lines_of(task, window, predictions))
         return len(window), len(window) - len(good), text
@@ -121,4 +117,8 @@ def _records(task, window, predictions):
 def texts(example):
     """What a JSON line says of an InputExample itself."""
     record = {"id": example.guid, "text": example.text_a}
-    return record if example.text_b is None else {**record, "text_pair": example.text_b}
+    if example.text_b is not None:
+        record["text_pair"] = example.text_b
+    if example.further:
+        record["further_texts"] = list(example.further)
+    return record

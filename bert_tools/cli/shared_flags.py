@@ -296,6 +296,24 @@ def _load_parts(command, handle, **options):
     )
 
 
+def number_range(command, name):
+    """(low, high) of a flag that holds LOW,HIGH, or None where it is not given.
+
+    Raises:
+      UserError: it is no range.
+    """
+    text = getattr(command, name)
+    if not text:
+        return None
+    try:
+        low, high = (float(part) for part in text.split(","))
+    except ValueError:
+        low, high = 0.0, 0.0
+    if not (low < high and high - low < float("inf")):
+        raise UserError(f"--{name}={text}: expected LOW,HIGH, such as 0,5")
+    return low, high
+
+
 def layer_numbers(command):
     """--layers as a list of int.
 

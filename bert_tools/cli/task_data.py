@@ -181,6 +181,7 @@ def _check_description(stored, path):
         "max_seq_length": ("a number from 3", lambda value: type(value) is int and value >= 3),
         "pairs": ("true or false", lambda value: isinstance(value, bool)),
         "use_sigmoid_act": ("true or false", lambda value: isinstance(value, bool)),
+        "objective": ("a str", lambda value: isinstance(value, str)),
         "loss": ("a str", lambda value: isinstance(value, str)),
         "version_2_with_negative": ("true or false", lambda value: isinstance(value, bool)),
         "doc_stride": ("a number from 1", lambda value: type(value) is int and value >= 1),
@@ -218,7 +219,8 @@ def _check_description(stored, path):
             "an object with text_a, text_b, label and header",
             lambda _: (
                 isinstance(columns, dict)
-                and columns.keys() == {"text_a", "text_b", "label", "header"}
+                and columns.keys() - {"further"} == {"text_a", "text_b", "label", "header"}
+                and isinstance(columns.get("further", []), list)
                 and isinstance(columns["text_a"], int | str)
                 and all(isinstance(columns[name], int | str | None) for name in ("text_b", "label"))
                 and isinstance(columns["header"], bool)
@@ -256,13 +258,14 @@ def agree(command, name, value):
     command.adopt(name, value)
 
 
-def data_set(command, table, stored, label_flag):
+def data_set(command, table, stored, label_flag, needs_label=True):
     """What --task_name and its like stand for: DataSet, OwnFiles or OwnReader.
 
     Args:
       table: {task name: DataSet}.
       stored: dict of `description`; says what flags leave open.
       label_flag: "value_column" or "label_column".
+      needs_label: bool, whether training and evaluation need that column.
 
     Raises:
       UserError: no such task, columns are missing, or columns are given that nothing would read.
@@ -275,10 +278,12 @@ def data_set(command, table, stored, label_flag):
     if name == "csv":
         columns = columns_given(command, label_flag)
         if columns is None and stored.get("columns"):
-            columns = examples.Layout(**stored["columns"])
+            further = tuple(stored["columns"].get("further", ()))
+            columns = examples.Layout(**{**stored["columns"], "further": further})
         if columns is None:
             raise UserError("--text_column is missing; --task_name=csv needs it, see --help")
-        if columns.label is None and (command.do_train or command.do_eval or command.eval_file):
+        learns = command.do_train or command.do_eval or command.eval_file
+        if needs_label and columns.label is None and learns:
             raise UserError(f"--{label_flag} is missing; name the column that is to be learnt")
         return OwnFiles(columns)
     if name in table:
@@ -396,6 +401,8 @@ def meta(command, source, data):
     if isinstance(source, OwnFiles):
         names = ("text_a", "text_b", "label", "header")
         kept["columns"] = {name: getattr(source.columns, name) for name in names}
+        if source.columns.further:
+            kept["columns"]["further"] = list(source.columns.further)
     if "train" in data:
         kept["pairs"] = any(example.text_b is not None for example in data["train"][1])
     return kept

@@ -29,7 +29,7 @@ from bert_tools.tokenization import FullTokenizer, validate_case_matches_checkpo
 __all__ = ["Model", "format_of", "load", "load_parts"]
 
 # In this order: an output folder looks like one of the others too.
-_LAYOUTS = (output_folder, huggingface, google, tf_hub)
+_LAYOUTS = (output_folder, sentence_transformers, huggingface, google, tf_hub)
 _PICKLES = (".bin", ".pt", ".pth", ".pkl")
 # Files that models consist of; others in a folder are nobody's business.
 _FILES = (".json", ".txt", ".model", ".safetensors", ".index", ".pb")

@@ -319,7 +319,7 @@ def _read_weights(folder, config):
 
     tensors, origins, left_out = {}, {}, []
     for path in _weight_files(folder):
-        for theirs, array in _read_tensors(path):
+        for theirs, array in read_tensors(path):
             name = _google_name(theirs, config.family)
             if name is None:
                 if not theirs.endswith(_REDUNDANT):
@@ -370,7 +370,7 @@ def _weight_files(folder):
     return [os.path.join(folder, names[0])]
 
 
-def _read_tensors(path):
+def read_tensors(path):
     """Yields (name, array) of a safetensors file, one tensor in memory at a time."""
     # Registers bfloat16 with NumPy, which alone does not know the name.
     import ml_dtypes  # noqa: F401

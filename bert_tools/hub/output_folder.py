@@ -17,7 +17,7 @@ import os
 from bert_tools import files
 from bert_tools.config import FAMILIES, SAVED_MODEL, BertConfig
 from bert_tools.errors import UserError
-from bert_tools.hub import google, huggingface, tf_hub
+from bert_tools.hub import google, huggingface, sentence_transformers, tf_hub
 from bert_tools.hub import model as models
 from bert_tools.tokenization import FullTokenizer
 
@@ -48,7 +48,8 @@ def read(folder):
     meta = _read_description(path)
     # A description lies in every kind of folder that this project writes.
     if not os.path.exists(os.path.join(folder, models.GOOGLE_CONFIG)) and huggingface.holds(folder):
-        return huggingface.read(folder)._replace(meta=meta)
+        layout = sentence_transformers if sentence_transformers.holds(folder) else huggingface
+        return layout.read(folder)._replace(meta=meta)
     # Trained, a SavedModel's graph has its weights in checkpoints.
     if tf_hub.holds(folder) and meta["family"] != SAVED_MODEL:
         return tf_hub.read(folder)._replace(meta=meta)

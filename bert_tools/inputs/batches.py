@@ -17,6 +17,7 @@ import numpy as np
 
 from bert_tools.inputs import tfrecord
 from bert_tools.inputs.features import ranges
+from bert_tools.inputs.text_features import OWNERS
 
 MODES = ("pack", "bucket", "pad")
 # A token costs as much as its matrix products plus its attention, which grows with the row's
@@ -131,7 +132,9 @@ class TrainingBatches:
     on anywhere.
 
     The examples are shuffled anew each epoch and cut into steps of batch_size; as in the original,
-    an epoch's end may lie inside a step.
+    an epoch's end may lie inside a step. Where the rows of `features` are texts (text_features),
+    examples stay whole, and each block has `places` int32 [n] too: where its texts stand in the
+    share, whose texts are in order (example, text).
 
     Args:
       features: Features.
@@ -148,29 +151,39 @@ class TrainingBatches:
         self._features, self._batch_size, self._seed = features, batch_size, seed
         self._mode, self._width, self._replicas, self._static = mode, width, num_replicas, static
         self._epoch, self._order = None, None
+        owners = features.columns.get(OWNERS)
+        self._of_texts = owners is not None
+        # Where each example's rows begin.
+        self._starts = np.arange(len(features))
+        if self._of_texts:
+            self._starts = np.flatnonzero(np.diff(owners, prepend=-1))
 
     def step(self, step):
         """Step `step` (from 0): a list with, for each replica, its list of blocks (dicts of
         `assemble`).
         """
-        count = len(self._features)
+        count = len(self._starts)
         stream = np.arange(step * self._batch_size, (step + 1) * self._batch_size)
         examples = np.array([self._permutation(place // count)[place % count] for place in stream])
         return [self._blocks(share) for share in np.split(examples, self._replicas)]
 
     def _blocks(self, examples):
-        lengths = self._features.lengths[examples]
-        return [
-            assemble(self._features, block._replace(examples=examples[block.examples]))
-            for block in plan(lengths, self._mode, None, self._width, self._static)
-        ]
+        ends = np.append(self._starts, len(self._features))
+        rows = ranges(ends[examples], np.diff(ends)[examples])
+        blocks = []
+        for block in plan(
+            self._features.lengths[rows], self._mode, None, self._width, self._static
+        ):
+            batch = assemble(self._features, block._replace(examples=rows[block.examples]))
+            if self._of_texts:
+                batch["places"] = block.examples.astype(np.int32)
+            blocks.append(batch)
+        return blocks
 
     def _permutation(self, epoch):
         if epoch != self._epoch:
             self._epoch = epoch
-            self._order = np.random.default_rng([self._seed, epoch]).permutation(
-                len(self._features)
-            )
+            self._order = np.random.default_rng([self._seed, epoch]).permutation(len(self._starts))
         return self._order
 
 

@@ -26,15 +26,17 @@ class InputExample:
       text_a: str.
       text_b: str or None, the second text of a pair.
       label: str, float or None (nothing to learn from: prediction).
+      further: tuple of str, the texts behind the second one, for tasks that compare more.
     """
 
-    __slots__ = ("guid", "label", "text_a", "text_b")
+    __slots__ = ("further", "guid", "label", "text_a", "text_b")
 
-    def __init__(self, guid, text_a, text_b=None, label=None):
+    def __init__(self, guid, text_a, text_b=None, label=None, further=()):
         self.guid = guid
         self.text_a = text_a
         self.text_b = text_b
         self.label = label
+        self.further = further
 
 
 class DataProcessor:
@@ -77,11 +79,13 @@ class Layout(typing.NamedTuple):
     """Where a file's rows hold what.
 
     text_a, text_b, label: a column, by number (from 0; -1 is the last) or by name (of the header,
-      or a JSON key); text_b is None where there is one text, label where there is none.
+      or a JSON key), or a tuple of names, of which the header has one; text_b is None where there
+      is one text, label where there is none.
     header: bool, the first row names the columns.
     kind: one of tables.FORMATS.
     only: None, or (column, value): rows with another value there are left out.
     unlabelled: None, or what stands in the label column of a row that nobody could label.
+    further: tuple of columns, of the texts behind the second one.
     """
 
     text_a: int | str
@@ -91,6 +95,7 @@ class Layout(typing.NamedTuple):
     kind: str = "tsv"
     only: tuple | None = None
     unlabelled: str | None = None
+    further: tuple = ()
 
 
 def read_examples(lines, layout, split, parse_label=None):
@@ -115,7 +120,8 @@ def read_examples(lines, layout, split, parse_label=None):
     Raises:
       UserError: the header lacks a column.
     """
-    columns = [layout.text_a, layout.text_b, layout.label if parse_label else None]
+    label = layout.label if parse_label else None
+    columns = [layout.text_a, layout.text_b, label, *layout.further]
     names, blank, index = None, [], 0
     for number, cells in tables.rows(lines, layout.kind):
         if layout.header and layout.kind != "jsonl" and names is None:
@@ -282,7 +288,9 @@ def examples_of_processor(processor, split, data_dir, parse_label=None, path="")
         guid, text_a, text_b, label = (
             getattr(example, name, None) for name in ("guid", "text_a", "text_b", "label")
         )
-        if not isinstance(text_a, str) or not isinstance(text_b, str | None):
+        further = tuple(getattr(example, "further", ()))
+        texts = isinstance(text_a, str) and isinstance(text_b, str | None)
+        if not texts or not all(isinstance(text, str) for text in further):
             raise UserError(
                 f"{path}: get_{split}_examples gave {shown(repr(example))}; expected InputExample, "
                 "its text_a a str and its text_b a str or None"
@@ -291,7 +299,7 @@ def examples_of_processor(processor, split, data_dir, parse_label=None, path="")
             label = parse_label(label) if parse_label else None
         except ValueError as error:
             raise UserError(f"{path}: example {guid}: {error}; correct the data") from error
-        examples.append(InputExample(guid, text_a, text_b, label))
+        examples.append(InputExample(guid, text_a, text_b, label, further))
     return examples
 
 
@@ -323,15 +331,19 @@ def _header(cells, name, number, columns):
     cells = [cell.strip() for cell in cells]
     names = {cell: place for place, cell in enumerate(cells)}
     for column in columns:
-        if cells.count(column) > 1:
+        spellings = column if isinstance(column, tuple) else (column,)
+        found = next((spelling for spelling in spellings if spelling in names), None)
+        if cells.count(found) > 1:
             raise UserError(
-                f"{name}:{number}: the header has {column!r} {cells.count(column)} times; name the "
+                f"{name}:{number}: the header has {found!r} {cells.count(found)} times; name the "
                 "columns by number, with --header=true"
             )
-        if isinstance(column, str) and column not in names:
+        if found is not None:
+            names[column] = names[found]
+        elif isinstance(column, str | tuple):
             raise UserError(
-                f"{name}:{number}: no column {column!r} in the header, which has "
-                f"{', '.join(map(repr, names))}; check --text_column and its like"
+                f"{name}:{number}: no column {' or '.join(map(repr, spellings))} in the header, "
+                f"which has {', '.join(map(repr, cells))}; check --text_column and its like"
             )
     return names
 
@@ -365,8 +377,8 @@ def _example(cells, number, lines, layout, columns, names, split, index, parse_l
                 f"{len(cells)} ({row}); correct the line{other}"
             )
         return UserError(f"{lines.name}:{number}: {what}; correct the line")
-    text_a, text_b, label = found
-    for text in (text_a, text_b):
+    text_a, text_b, label, *further = found
+    for text in (text_a, text_b, *further):
         if text is not None and not isinstance(text, str):
             return UserError(
                 f"{lines.name}:{number}: expected a text, found {shown(repr(text))}; "
@@ -380,4 +392,4 @@ def _example(cells, number, lines, layout, columns, names, split, index, parse_l
         except ValueError as error:
             remedy = "" if ";" in str(error) else "; correct the line"
             return UserError(f"{lines.name}:{number}: {error}{remedy}")
-    return InputExample(f"{split}-{index}", text_a, text_b, label)
+    return InputExample(f"{split}-{index}", text_a, text_b, label, tuple(further))

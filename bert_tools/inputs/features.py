@@ -91,13 +91,14 @@ def convert_examples_to_features(
         tokenizer,
         long_text,
     )
-    columns = _label_columns(examples, label_list)
+    columns = label_columns(examples, label_list)
     owners = features.columns.get("example_index", slice(None))
     features.columns.update({name: values[owners] for name, values in columns.items()})
     return features
 
 
-def _label_columns(examples, label_list):
+def label_columns(examples, label_list):
+    """The columns of examples' labels, see `convert_examples_to_features`."""
     labels = [example.label for example in examples]
     if label_list is None:
         return {"vals": np.array([-1.0 if v is None else v for v in labels], np.float32)}

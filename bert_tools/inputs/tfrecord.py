@@ -37,7 +37,8 @@ def file_key(examples, tokenizer, **flags):
     """
     digest = hashlib.sha256()
     for example in examples:
-        digest.update(repr((example.text_a, example.text_b, example.label)).encode())
+        parts = example.text_a, example.text_b, example.label, *example.further
+        digest.update(repr(parts).encode())
     return {
         "format": 2,
         "data": digest.hexdigest(),

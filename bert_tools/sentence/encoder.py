@@ -82,8 +82,10 @@ class Encoder:
         else:
             poolings = (pooling,) if isinstance(pooling, str) else tuple(pooling)
             recipe = pools.Recipe(poolings, False, None)
+        if normalize is not None:
+            recipe = recipe._replace(normalize=normalize)
+        self._recipe, self.normalize = recipe, recipe.normalize
         self.poolings, self.layers = recipe.poolings, tuple(layers)
-        self.normalize = recipe.normalize if normalize is None else normalize
         self.max_seq_length = max_seq_length or min(
             recipe.max_seq_length or 128, config.max_position_embeddings
         )
@@ -91,6 +93,8 @@ class Encoder:
         layered = sum(name in pools.LAYERED for name in self.poolings)
         parts = layered * len(self.layers) + len(self.poolings) - layered
         self.width = parts * config.hidden_size
+        if recipe.dense:
+            self.width = model.weights[pools.DENSE[0]].shape[1]
         self.tokens = self.unknown = 0
         self._config, self._tokenizer, self._prefix = config, model.tokenizer, prefix
         packs = not xla and config.graph is None
@@ -207,6 +211,10 @@ class Encoder:
         matrices = sum(a.size for name, a in model.weights.items() if name.endswith("/kernel"))
         fold = on_cpu and not self._xla and dtype == tf.bfloat16 and 2 * matrices <= _CONSTANT_BYTES
         constants, captured = {}, [{} for _ in self._devices]
+        for name in pools.DENSE if self._recipe.dense else ():
+            for device, weights in zip(self._devices, captured, strict=True):
+                with tf.device(device):
+                    weights[name] = tf.constant(model.weights[name], tf.float32)
         for name, array in scoring_weights(config, model.weights):
             # LayerNorm is computed in float32, and rounded gammas would cost accuracy for nothing.
             kind = tf.float32 if "LayerNorm" in name else dtype
@@ -232,8 +240,7 @@ class Encoder:
             for name, bits in constants.items():
                 weights[name] = tf.bitcast(tf.constant(bits), tf.bfloat16)
             output = encode(self._config, weights, batch, dtype=self._dtype)
-            vectors = pools.pool(output, batch, self.poolings, self.layers)
-            return tf.math.l2_normalize(vectors, 1, 1e-24) if self.normalize else vectors
+            return pools.vectors(output, batch, self._recipe, self.layers, weights)
 
         if self._xla:
             return tf.function(compute, autograph=False, jit_compile=True)

@@ -15,6 +15,12 @@ from bert_tools.hub import model as models
 POOLINGS = ("cls", "pooled", "mean", "max", "first_last_mean")
 # Those that take their layers from --layers; the others say themselves which.
 LAYERED = ("cls", "mean", "max")
+# Names of the weights of a dense layer behind the pooling, and sentence-transformers' activations.
+DENSE = ("sentence/dense/kernel", "sentence/dense/bias")
+DENSE_ACTIVATIONS = {
+    "linear": "torch.nn.modules.linear.Identity",
+    "tanh": "torch.nn.modules.activation.Tanh",
+}
 # Of sentence-transformers' 1_Pooling/config.json, in the order in which it joins several.
 _MODES = {
     "pooling_mode_cls_token": "cls",
@@ -29,11 +35,14 @@ class Recipe(typing.NamedTuple):
     poolings: tuple of POOLINGS; several are joined in this order.
     normalize: bool, whether vectors have length 1.
     max_seq_length: int, or None where the folder says nothing.
+    dense: the activation (of DENSE_ACTIVATIONS) of a dense layer behind the pooling and before the
+      normalising, or None where there is none.
     """
 
     poolings: tuple
     normalize: bool
     max_seq_length: int | None
+    dense: str | None = None
 
 
 def recipe(model):
@@ -57,10 +66,18 @@ def recipe(model):
                 f"{model.source}: bert_tools.json says pooling {pooling!r}, expected one of "
                 f"{', '.join(POOLINGS)}; correct it or give --pooling"
             )
+        dense = model.meta.get("dense")
+        if dense is not None and (dense not in DENSE_ACTIVATIONS or DENSE[0] not in model.weights):
+            raise UserError(
+                f"{model.source}: bert_tools.json says dense {dense!r}, expected one of "
+                f"{', '.join(DENSE_ACTIVATIONS)}, and the layer's weights beside the encoder's; "
+                "restore the folder"
+            )
         return Recipe(
             tuple(poolings),
             bool(model.meta.get("normalize", False)),
             model.meta.get("max_seq_length"),
+            dense,
         )
     path = os.path.join(model.source, "modules.json")
     if not os.path.exists(path):
@@ -69,17 +86,19 @@ def recipe(model):
 
 
 def _of_modules(folder, path):
-    poolings, normalize = None, False
+    poolings, dense, normalize = None, None, False
     for module in _read_list(path):
         kind = str(module.get("type", "")).rpartition(".")[2]
+        config = os.path.join(folder, str(module.get("path", "")), "config.json")
+        if kind in ("Pooling", "Dense") and not models.is_inside(config, folder):
+            raise UserError(
+                f"{path}: names the folder {module['path']!r}, outside of the model's; restore it "
+                "from its source"
+            )
         if kind == "Pooling":
-            config = os.path.join(folder, str(module.get("path", "")), "config.json")
-            if not models.is_inside(config, folder):
-                raise UserError(
-                    f"{path}: names the folder {module['path']!r}, outside of the model's; restore "
-                    "it from its source"
-                )
             poolings = _of_pooling(config)
+        elif kind == "Dense" and poolings and not dense and not normalize:
+            dense = _of_dense(config)
         elif kind == "Normalize":
             normalize = True
         elif kind not in ("Transformer", "Dropout"):
@@ -92,7 +111,7 @@ def _of_modules(folder, path):
     # Casing is the tokenizer's matter: this file's do_lower_case says the opposite for minilm.
     described = os.path.join(folder, "sentence_bert_config.json")
     width = files.read_json(described).get("max_seq_length") if os.path.exists(described) else None
-    return Recipe(poolings, normalize, width)
+    return Recipe(poolings, normalize, width, dense)
 
 
 def _read_list(path):
@@ -127,12 +146,40 @@ def _of_pooling(path):
     return tuple(known[name] for name in asked)
 
 
-def modules(recipe, width):
+def _of_dense(path):
+    config = files.read_json(path)
+    activation = config.get("activation_function")
+    names = {theirs: name for name, theirs in DENSE_ACTIVATIONS.items()}
+    # Further versions say what goes in and comes out: the text's vector is the only one here.
+    if activation not in names:
+        raise UserError(
+            f"{path}: has the activation {activation!r}, computed here are {', '.join(names)}; "
+            "give --pooling for the vectors without it"
+        )
+    return names[activation]
+
+
+def dense_file(folder):
+    """The path of the dense layer's weights in a folder of sentence-transformers; None where its
+    recipe has no such layer, or none that is computed here.
+    """
+    path = os.path.join(folder, "modules.json")
+    try:
+        if _of_modules(folder, path).dense is None:
+            return None
+    except UserError:  # Whoever asks for the recipe will be told.
+        return None
+    (place,) = (m["path"] for m in _read_list(path) if str(m.get("type")).endswith(".Dense"))
+    return os.path.join(folder, place, "model.safetensors")
+
+
+def modules(recipe, width, dense_width=None):
     """What sentence-transformers reads a recipe from, in the form that all its versions know.
 
     Args:
       recipe: Recipe.
       width: int, the length of a token's vector.
+      dense_width: int, what a dense layer makes of it.
 
     Returns:
       dict {name of a file in the model's folder: JSON value}.
@@ -146,9 +193,19 @@ def modules(recipe, width):
             f"{', '.join(_MODES.values())}, joined in this order; give --pooling with one of these"
         )
     kinds = [("", "Transformer"), ("1_Pooling", "Pooling")]
+    further = {}
+    if recipe.dense:
+        kinds.append(("2_Dense", "Dense"))
+        further["2_Dense/config.json"] = {
+            "in_features": width * len(recipe.poolings),
+            "out_features": dense_width,
+            "bias": True,
+            "activation_function": DENSE_ACTIVATIONS[recipe.dense],
+        }
     if recipe.normalize:
-        kinds.append(("2_Normalize", "Normalize"))
+        kinds.append((f"{len(kinds)}_Normalize", "Normalize"))
     return {
+        **further,
         "modules.json": [
             {
                 "idx": index,
@@ -174,6 +231,23 @@ def modules(recipe, width):
             "similarity_fn_name": "cosine",
         },
     }
+
+
+def vectors(output, batch, recipe, layers, weights):
+    """The vectors of texts by a recipe: pooled, through the dense layer, normalised; float32
+    [examples, width].
+
+    Args:
+      output, batch, layers: see `pool`.
+      recipe: Recipe.
+      weights: dict that holds DENSE, where the recipe has such a layer.
+    """
+    found = pool(output, batch, recipe.poolings, layers)
+    if recipe.dense:
+        kernel, bias = (tf.cast(weights[name], tf.float32) for name in DENSE)
+        found = tf.nn.bias_add(tf.matmul(found, kernel), bias)
+        found = tf.tanh(found) if recipe.dense == "tanh" else found
+    return tf.math.l2_normalize(found, 1, 1e-24) if recipe.normalize else found
 
 
 def pool(output, batch, poolings, layers):

@@ -18,24 +18,30 @@ class Reranker:
     Args:
       handle: str, its output_dir.
       precision: see RunConfig.
+      flag: str, the flag that names it, for errors.
+
+    Attributes:
+      value_range: (low, high) of its values, or None where it does not say; 0..1 with a sigmoid.
 
     Raises:
       UserError: it cannot be loaded, or is none of run_reg's.
     """
 
-    def __init__(self, handle, precision="float32"):
+    def __init__(self, handle, precision="float32", flag="rerank"):
         model = hub.load(handle)
         task = model.meta.get("task")
         if task != Regression.name or "output_weights" not in model.weights:
             what = f"its task is {task}" if task else "it says no task"
             raise UserError(
-                f"--rerank={handle}: expected a model that run_reg trained, {what}; give the "
+                f"--{flag}={handle}: expected a model that run_reg trained, {what}; give the "
                 "output_dir of one"
             )
-        value_range = model.meta.get("value_range")
-        regression = Regression(
-            model.meta.get("use_sigmoid_act", True), value_range and tuple(value_range)
+        value_range, sigmoid = (
+            model.meta.get("value_range"),
+            model.meta.get("use_sigmoid_act", True),
         )
+        self.value_range = tuple(value_range) if value_range else (0.0, 1.0) if sigmoid else None
+        regression = Regression(sigmoid, value_range and tuple(value_range))
         model_fn = model_fn_builder(model.config, None, model.weights, task=regression)
         self._estimator = Estimator(model_fn, RunConfig(None, precision=precision))
         self._tokenizer = model.tokenizer

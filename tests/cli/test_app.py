@@ -288,6 +288,15 @@ COMMANDS = {
         do_eval do_predict eval_file predict_file predict_output train_batch_size learning_rate
         num_train_epochs warmup_proportion eval_steps best_metric precision strategy seed
     """,
+    "run_siamese": """
+        bert bert_config_file vocab_file init_checkpoint do_lower_case max_seq_length data_dir
+        task_name output_dir text_column text_pair_column value_column negative_columns
+        dev_task_name dev_data_dir dev_fraction on_bad_line do_train do_eval do_predict eval_file
+        predict_file train_batch_size learning_rate num_train_epochs gradient_accumulation_steps
+        eval_steps best_metric early_stopping_patience objective margin scale distance symmetric
+        value_range target_range matryoshka_dimensions hard_negatives teacher pooling normalize
+        dense_width dense_activation num_hidden_layers precision batching strategy xla seed
+    """,
     "evaluate_sts": """
         bert bert_config_file vocab_file init_checkpoint do_lower_case max_seq_length eval_file
         text_column text_pair_column value_column header input_format on_bad_line pooling layers

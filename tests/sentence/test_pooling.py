@@ -6,7 +6,7 @@ import pytest
 
 from bert_tools import hub
 from bert_tools.errors import UserError
-from bert_tools.sentence.pooling import Recipe, modules, recipe
+from bert_tools.sentence.pooling import DENSE_ACTIVATIONS, Recipe, modules, recipe
 
 MODULES = [("Transformer", ""), ("Pooling", "1_Pooling"), ("Normalize", "2_Normalize")]
 
@@ -86,6 +86,26 @@ def test_nothing_said(tmp_path):
 def test_refused(described, modules, pooling, message):
     with pytest.raises(UserError, match=message):
         described(modules, pooling)
+
+
+DENSE = [*MODULES[:2], ("Dense", "2_Dense"), ("Normalize", "3_Normalize")]
+
+
+@pytest.mark.parametrize("name", ["linear", "tanh"])
+def test_dense_layer(described, tmp_path, name):
+    (tmp_path / "2_Dense").mkdir()
+    config = {"activation_function": DENSE_ACTIVATIONS[name], "bias": True}
+    (tmp_path / "2_Dense" / "config.json").write_text(json.dumps(config))
+    assert described(DENSE) == Recipe(("mean",), True, None, name)
+    written = modules(Recipe(("max", "mean"), True, None, name), 8, 4)
+    assert written["2_Dense/config.json"] == {**config, "in_features": 16, "out_features": 4}
+    assert [one["path"] for one in written["modules.json"]] == [
+        "",
+        *(path for _, path in DENSE[1:]),
+    ]
+    (tmp_path / "2_Dense" / "config.json").write_text('{"activation_function": "os.system"}')
+    with pytest.raises(UserError, match="has the activation 'os\\.system', computed here are"):
+        described(DENSE)
 
 
 def test_damaged(described, tmp_path):

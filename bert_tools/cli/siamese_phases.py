@@ -1,0 +1,163 @@
+"""The phases of run_siamese: over texts that go through the encoder one by one."""
+
+import dataclasses
+
+import numpy as np
+
+from bert_tools.cli import phases, siamese_data
+from bert_tools.cli.app import log
+from bert_tools.errors import UserError
+from bert_tools.inputs import examples as inputs
+from bert_tools.inputs import text_features, tfrecord
+from bert_tools.sentence import negatives, pooling
+from bert_tools.sentence.encoder import Encoder
+from bert_tools.sentence.rerank import Reranker
+from bert_tools.sentence.similarity import similarity
+from bert_tools.tasks.siamese import OBJECTIVES
+
+
+class SiameseSession(phases.Session):
+    """As phases.Session, over examples whose texts are compared."""
+
+    def get_encoder(self):
+        """The tower alone (sentence.encoder.Encoder), with the weights that scoring would use."""
+        weights, _ = self._estimator.stored_weights()
+        meta = {
+            **self._model.meta,
+            **self._task.description(),
+            "max_seq_length": self._width,
+        }
+        model = self._model._replace(weights=weights, meta=meta)
+        return Encoder(model, precision=self._precision)
+
+    def _load_model(self):
+        command, model = self._command, super()._load_model()
+        if command.num_hidden_layers:
+            model = first_layers(model, command.num_hidden_layers)
+        recipe = pooling.recipe(model)
+        if command.pooling != "auto":
+            recipe = recipe._replace(poolings=(command.pooling,), dense=None)
+        if command.normalize is not None:
+            recipe = recipe._replace(normalize=command.normalize)
+        if command.dense_width:
+            recipe = recipe._replace(dense=command.dense_activation)
+        elif recipe.dense:
+            self._task.dense_width = model.weights[pooling.DENSE[0]].shape[1]
+        self._task.recipe = recipe
+        return model
+
+    def _further_record_flags(self, phase):
+        flags = {"texts_apart": self._copies(phase)}
+        if phase == "train" or self._taught(phase):
+            flags |= {"teacher": self._command.teacher}
+        if phase == "train" and self._command.hard_negatives:
+            flags |= {
+                "hard_negatives": self._command.hard_negatives,
+                "model": self._model.source,
+                **self._task.description(),
+            }
+        return flags
+
+    def _copies(self, phase):
+        """A text is compared with itself in training alone."""
+        return self._task.copies if phase == "train" else 1
+
+    def _taught(self, phase):
+        """Whether a teacher's vectors are what the phase's texts are compared with."""
+        vectors = OBJECTIVES[self._command.objective].label == "vectors"
+        unlabelled = self._data[phase][1][0].label is None
+        return bool(self._command.teacher) and vectors and phase != "predict" and unlabelled
+
+    def _write_records(self, phase, examples, record_file, key, flags):
+        if tfrecord.is_current(record_file, key):
+            return None
+        if phase == "train" and self._command.hard_negatives:
+            examples = self._with_hard_negatives(examples)
+        features = self._features_to_score(examples, self._copies(phase))
+        if self._command.teacher and (phase == "train" or self._taught(phase)):
+            owners = features.columns[text_features.OWNERS]
+            features.columns["vals"] = self._teaching(examples)[owners]
+        tfrecord.write_features(
+            features, record_file, self._width if flags["pad_records"] else None, key
+        )
+        return tfrecord.counts(features, self._tokenizer)
+
+    def _features_to_score(self, examples, copies=1):
+        return text_features.convert_examples_to_features(
+            examples,
+            self._task.label_list,
+            self._width,
+            self._tokenizer,
+            self._command.long_text,
+            copies,
+        )
+
+    def _examples_to_score(self, path):
+        command = self._command
+        layout = self._layout(path, "dev")
+        parse = None
+        if layout.label is not None:
+            objective = OBJECTIVES[command.objective]
+            parse = inputs.parse_value
+            if self._source is not None:
+                parse = siamese_data.scored_parser(self._source, self._task, objective)
+        return inputs.load_examples(path, layout, "dev", parse, command.on_bad_line, "--eval_file")
+
+    def _with_hard_negatives(self, examples):
+        count = self._command.hard_negatives
+        log.info("looking for %d hard negatives of each of %d examples", count, len(examples))
+        return negatives.mined(self.get_encoder(), examples, count)
+
+    def _teaching(self, examples):
+        """What the teacher says of each example: float32 [n] of pairs, or [n, width]."""
+        command = self._command
+        log.info("%s: asking it about %d examples", command.teacher, len(examples))
+        if siamese_data.teaches_values(command.teacher):
+            if OBJECTIVES[command.objective].label == "vectors":
+                raise UserError(
+                    f"--teacher={command.teacher}: a model of run_reg has values of pairs and no "
+                    "vectors; give --objective=cosine_regression, or a model of vectors"
+                )
+            teacher = Reranker(command.teacher, self._precision, "teacher")
+            values = teacher.scores([(example.text_a, example.text_b) for example in examples])
+            return self._task.mapped(values, teacher.value_range).astype(np.float32)
+        teacher = Encoder.load(command.teacher, precision=self._precision)
+        first = teacher.encode(example.text_a for example in examples)
+        if OBJECTIVES[command.objective].label != "vectors":
+            second = teacher.encode(example.text_b for example in examples)
+            return similarity(first, second, "cosine").astype(np.float32)
+        width = self._task.width(self._model.config)
+        if first.shape[1] != width:
+            raise UserError(
+                f"--teacher={command.teacher}: its vectors are {first.shape[1]} wide, the model's "
+                f"{width}; give --dense_width={first.shape[1]}"
+            )
+        return first
+
+
+def first_layers(model, count):
+    """A Model of the encoder's first layers.
+
+    Args:
+      model: hub.Model.
+      count: int.
+
+    Raises:
+      UserError: it has fewer.
+    """
+    config = model.config
+    if count > config.num_hidden_layers:
+        raise UserError(
+            f"--num_hidden_layers={count}: the model has {config.num_hidden_layers}; give at most "
+            "as many"
+        )
+    config = dataclasses.replace(config, num_hidden_layers=count)
+    from bert_tools import encoder
+
+    kept = encoder.weight_shapes(config)
+    weights = {
+        name: array
+        for name, array in model.weights.items()
+        if name in kept or not name.startswith("bert/")
+    }
+    return model._replace(config=config, weights=weights)
