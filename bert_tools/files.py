@@ -31,10 +31,11 @@ def aside(path):
       UserError: the file cannot be written (no folder, no permission, disk full).
     """
     # A link stays a link, and a device or pipe (/dev/null, a FIFO) is written to, not replaced.
-    path = os.path.realpath(path)
+    require_own_name(path)
     if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
         yield path
         return
+    path = os.path.realpath(path)
     folder = os.path.dirname(path)
     temporary = None
     try:
@@ -58,6 +59,15 @@ def aside(path):
         if temporary is not None:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(temporary)
+
+
+def require_own_name(path):
+    """Raises UserError for a name such as /dev/stdout of a file that the shell has open: it would
+    be replaced, with what others wrote there.
+    """
+    file = os.path.realpath(path)
+    if os.path.abspath(path).startswith(("/dev/", "/proc/")) and os.path.isfile(file):
+        raise UserError(f"{path}: is {file} by another name; give that, or - for stdout")
 
 
 def check_new_folder(path):

@@ -194,7 +194,7 @@ def run(about, command_flags, main, arguments=None):
             _give_up_stdout()
         return 1
     except KeyboardInterrupt:
-        print("interrupted; the same command goes on where training stopped", file=sys.stderr)
+        print("interrupted; training goes on where it stopped when run again", file=sys.stderr)
         return 130
     finally:
         signal.signal(signal.SIGTERM, previous)

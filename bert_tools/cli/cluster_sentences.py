@@ -51,7 +51,7 @@ def flags():
     command.string(
         "summary_file",
         None,
-        "JSON lines: cluster, size, central id and text, typical words.",
+        "JSON lines: cluster, size, central id and text, typical words; - is stdout.",
     )
     command.string(
         "plot_dir", None, "Folder for a map of the texts: map.png. Needs the extra plots."
@@ -64,10 +64,14 @@ def run(command):
     """The command; see the module's docstring."""
     command.require("input_file")
     counts = _counts(command)
-    vector_sources.require_source(command, "input_file")
-    form = vector_sources.form_of(command)
+    vector_sources.require_source(command, "input_file", "texts")
+    form = vector_sources.form_of(command, "input_file", "texts")
     if command.summary_file:
-        vector_sources.require_place(command, "summary_file")
+        if command.summary_file == command.output_file == "-":
+            raise UserError(
+                "--summary_file=- and --output_file=-: there is one stdout; name a file for one"
+            )
+        vector_sources.require_place(command, "summary_file", "input_file", "texts", "output_file")
     if command.plot_dir:
         from bert_tools import plots
 
@@ -100,8 +104,9 @@ def run(command):
             record |= {"id": texts.ids[place], "text": texts.text(place)}
             write(vector_sources.row(form, record))
     if command.summary_file:
-        lines = (json.dumps(one, ensure_ascii=False) + "\n" for one in summary)
-        files.write_text(command.summary_file, "".join(lines))
+        with files.text_writer(command.summary_file) as write:
+            for one in summary:
+                write(json.dumps(one, ensure_ascii=False) + "\n")
     if command.plot_dir:
         from bert_tools.sentence import pictures
 

@@ -63,6 +63,10 @@ def run(command):
     )
     layers = shared_flags.layer_numbers(command)
     poolings = list(_POOLINGS) if command.pooling == "all" else command.pooling.split(",")
+    if not set(poolings) <= set(_POOLINGS):
+        raise UserError(
+            f"--pooling={command.pooling}: expected all, or some of {', '.join(_POOLINGS)}"
+        )
     app.import_tensorflow()
     import numpy as np
 

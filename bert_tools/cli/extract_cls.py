@@ -32,7 +32,7 @@ import zipfile
 import tqdm
 
 from bert_tools import files
-from bert_tools.cli import app, shared_flags, task_data
+from bert_tools.cli import app, shared_flags, task_data, vector_sources
 from bert_tools.errors import UserError
 from bert_tools.inputs import examples, tables
 
@@ -127,6 +127,7 @@ class _Job:
     def __init__(self, command):
         self.command = command
         self.layers = shared_flags.layer_numbers(command)
+        vector_sources.require_place(command, "output_file", "input_file")
         self.shard, self.shards = _shard(command.shard)
         self.output = command.output_file
         self.form = "jsonl" if self.output == "-" else _form(self.output)

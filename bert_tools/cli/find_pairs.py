@@ -17,6 +17,7 @@ from bert_tools import files
 from bert_tools.cli import app, shared_flags, vector_sources
 from bert_tools.errors import UserError
 
+_SOURCES = ("input_file", "texts", "second_file", "second_texts")
 _ALL = 2000  # Texts that --all is for: two million pairs.
 _TOP_K = 100
 
@@ -73,7 +74,7 @@ def flags():
 def run(command):
     """The command; see the module's docstring."""
     _check(command)
-    form = vector_sources.form_of(command)
+    form = vector_sources.form_of(command, *_SOURCES)
     clock = vector_sources.Clock()
     first = vector_sources.read(command, "input_file", "texts")
     second = None
@@ -109,7 +110,7 @@ def run(command):
 def _check(command):
     """What contradicts itself, as UserError, before any work."""
     command.require("input_file")
-    vector_sources.require_source(command, "input_file", "second_file")
+    vector_sources.require_source(command, *_SOURCES)
     given = [flag for flag in ("top_k", "threshold") if getattr(command, flag) is not None]
     if command.all and (given or command.groups or command.approximate):
         raise UserError("--all: gives every pair; leave --top_k, --threshold and the like out")

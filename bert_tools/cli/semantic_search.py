@@ -23,6 +23,7 @@ from bert_tools import files
 from bert_tools.cli import app, shared_flags, task_data, vector_sources
 from bert_tools.errors import UserError
 
+_SOURCES = ("corpus", "corpus_texts", "queries")
 _TOGETHER = 256  # Queries that are looked up and judged together.
 
 
@@ -70,7 +71,7 @@ def flags():
 def run(command):
     """The command; see the module's docstring."""
     _check(command)
-    form = vector_sources.form_of(command)
+    form = vector_sources.form_of(command, *_SOURCES)
     encode = vector_sources.Vectorizer(command)
     corpus = None
     if command.corpus:
@@ -113,8 +114,9 @@ def _check(command):
     asked = command.queries or command.interactive
     if not asked and not (command.corpus and command.index):
         raise UserError("--queries is missing; give it, or --interactive")
-    if command.interactive and command.corpus == "-":
-        raise UserError("--corpus=-: stdin is where queries are typed; name a file")
+    for flag in ("corpus", "corpus_texts"):
+        if command.interactive and getattr(command, flag) == "-":
+            raise UserError(f"--{flag}=-: stdin is where queries are typed; name a file")
     if command.add and not (command.corpus and command.index):
         raise UserError("--add: needs --corpus and --index; give both")
     if command.rerank_top_k and not command.rerank:
@@ -123,7 +125,7 @@ def _check(command):
         raise UserError(
             f"--rerank_top_k={command.rerank_top_k}: is less than --top_k={command.top_k}; raise it"
         )
-    vector_sources.require_source(command, "corpus", "queries")
+    vector_sources.require_source(command, *_SOURCES)
     if command.rerank:
         from bert_tools.tasks import regress
 

@@ -10,6 +10,7 @@ import time
 import typing
 import zipfile
 
+from bert_tools import files
 from bert_tools.cli import app, shared_flags
 from bert_tools.errors import UserError
 from bert_tools.inputs import examples, tables
@@ -83,20 +84,41 @@ def define_vector_flags(command, similarity=True):
         )
 
 
-def form_of(command):
-    """ "tsv" or "jsonl", as --output_format or the name of --output_file says."""
-    require_place(command, "output_file")
+def form_of(command, *others):
+    """ "tsv" or "jsonl", as --output_format or the name of --output_file says; others: as of
+    require_place.
+    """
+    require_place(command, "output_file", *others)
     if command.output_format != "auto":
         return command.output_format
     return "jsonl" if command.output_file.endswith((".jsonl", ".json")) else "tsv"
 
 
-def require_place(command, flag):
-    """Raises UserError when the file that a flag names cannot lie there."""
+def require_place(command, flag, *others):
+    """Before any work: that the file which a flag names can lie there.
+
+    Args:
+      others: str, flags of other files, none of which may be the same.
+
+    Raises:
+      UserError: it cannot, or would take the place of another one.
+    """
     path = getattr(command, flag)
     folder = os.path.dirname(path)
     if os.path.isdir(path) or (folder and not os.path.isdir(folder)):
         raise UserError(f"--{flag}={path}: cannot be written there; name a file in a folder")
+    files.require_own_name(path)
+    for other in others:
+        name = getattr(command, other)
+        if not name or "-" in (path, name):
+            continue
+        # A device (/dev/null) is not replaced.
+        place = os.path.realpath(path)
+        if place == os.path.realpath(name) and (os.path.isfile(place) or not os.path.exists(place)):
+            raise UserError(
+                f"--{flag}={path}: is --{other} too, which it would take the place of; name "
+                "another file"
+            )
 
 
 def row(form, record):
@@ -221,6 +243,8 @@ class Vectorizer:
         """The sentence.encoder.Encoder of --bert."""
         if self._encoder is None:
             command = self._command
+            if not command.bert_config_file:
+                command.require("bert")
             app.import_tensorflow()
             from bert_tools.sentence.encoder import Encoder
 
@@ -389,7 +413,7 @@ def _matrix(command, path, flag, texts, texts_flag, column):
         ids = None
         if not isinstance(found, np.ndarray):
             with found:
-                ids = found["ids"].tolist() if "ids" in found else None
+                ids = found.get("ids")
                 found = found["vectors"]
     except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
         reason = str(error).partition("\n")[0]
@@ -409,7 +433,15 @@ def _matrix(command, path, flag, texts, texts_flag, column):
                 f"--{flag}={path}: row {start + bad[0]} (from 0) has NaN or infinite numbers; "
                 "correct the text that it was made from"
             )
-    ids = range(len(found)) if ids is None else ids
+    if ids is None:
+        ids = range(len(found))
+    elif ids.shape == found.shape[:1] and ids.dtype.kind in "iuU":
+        ids = ids.tolist()
+    else:
+        raise UserError(
+            f"--{flag}={path}: its ids are {ids.dtype} of shape {list(ids.shape)}, and there are "
+            f"{len(found)} vectors; expected a number or text for each"
+        )
     if not texts:
         return Collection(path, ids, None, found)
     with tables.opened(texts, f"--{texts_flag}") as lines:

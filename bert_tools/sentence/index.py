@@ -186,8 +186,9 @@ class StoredTexts:
         return len(self._offsets) - 1
 
     def __getitem__(self, place):
-        self._reader.seek(self._offsets[place])
-        return json.loads(self._reader.readline())
+        with _readable(self._reader.name):
+            self._reader.seek(self._offsets[place])
+            return json.loads(self._reader.readline())
 
 
 def build(folder, vectors, texts, add=False):
@@ -257,6 +258,8 @@ def check_target(folder, add, width=None):
         raise UserError(
             f"--index={folder}: there is one; give --add=true to add to it, or name another folder"
         )
+    if not add and os.path.exists(folder) and not os.path.isdir(folder):
+        raise UserError(f"--index={folder}: is a file; name a folder")
     if not add:
         return None
     old = _described(folder)

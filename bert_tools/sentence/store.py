@@ -110,7 +110,13 @@ class Growing:
                 raise UserError(
                     f"{self.part}: was begun with another {name}; leave --resume out to begin anew"
                 )
-        self.done = state["rows"]
+        rows = state.get("rows")
+        if type(rows) is not int or not 0 <= rows <= self._shape[0]:
+            raise UserError(
+                f"{self._state}: rows is {rows!r}, expected a number up to {self._shape[0]}; leave "
+                "--resume out to begin anew"
+            )
+        self.done = rows
         needed = len(_header(self._shape)) + 4 * self._shape[1] * self.done
         if os.fstat(self._file.fileno()).st_size < needed:
             raise UserError(

@@ -201,9 +201,8 @@ def test_interrupt(command, capsys):
         raise KeyboardInterrupt
 
     assert run(command, [], main) == 130
-    assert (
-        capsys.readouterr().err == "interrupted; the same command goes on where training stopped\n"
-    )
+    told = "interrupted; training goes on where it stopped when run again\n"
+    assert capsys.readouterr().err == told
 
 
 WAITING = """
