@@ -382,6 +382,10 @@ def read_tensors(path):
         with safe_open(path, "np") as reader:
             for name in reader.keys():  # noqa: SIM118 (not a dict)
                 yield name, reader.get_tensor(name)
+    except AttributeError as error:  # NumPy has no such type: float8 and smaller.
+        raise UserError(
+            f"{path}: {name} is quantised ({error}); take the model's unquantised weights"
+        ) from error
     except (SafetensorError, OSError, TypeError, ValueError) as error:
         reason = str(error).partition("\n")[0]
         raise UserError(
