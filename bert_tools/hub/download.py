@@ -26,7 +26,15 @@ _JSON_BYTES = 1 << 20  # An answer of an API.
 _GROWTH, _ALLOWANCE = 20, 64 << 20
 # Pickles, programs, and other frameworks' weights: nothing here reads them.
 _LEFT_OUT = (".bin", ".pt", ".pth", ".pkl", ".py", ".pyc", ".so", ".h5", ".msgpack", ".onnx")
-_DAMAGED = (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError)
+# zipfile's RuntimeError: encrypted; NotImplementedError, which is one too: a compression unknown.
+_DAMAGED = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    RuntimeError,
+    EOFError,
+    zlib.error,
+    lzma.LZMAError,
+)
 
 
 def fetch(url, path):

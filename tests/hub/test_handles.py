@@ -107,6 +107,7 @@ def test_a_short_name(server, files, monkeypatch):
         ("hf://a/b/c", "expected hf://org/name"),
         ("kaggle://google/bert", "expected kaggle://owner/model"),
         ("kaggle://../a/b/c", "expected kaggle://owner/model"),
+        ("http://[bad/x.zip", r"x\.zip: is no address \(Invalid IPv6 URL\); correct it"),
         ("no-such-model", "no such model folder; give a folder, an address"),
     ],
 )
@@ -429,6 +430,23 @@ def test_archives_are_unpacked_without_pickles_and_programs(tmp_path):
     (tmp_path / "half.tar.gz").write_bytes((tmp_path / "x.tar.gz").read_bytes()[:100])
     with pytest.raises(cache.Unavailable, match="no readable archive"):
         download.unpack(str(tmp_path / "half.tar.gz"), str(tmp_path / "out"), "x")
+
+
+@pytest.mark.parametrize(
+    "place, value, match", [(6, 1, "is encrypted"), (8, 93, "compression method")]
+)
+def test_zips_that_zipfile_does_not_read(tmp_path, place, value, match):
+    """The flag of an encrypted member, and a compression (Zstandard) that Python 3.11 lacks."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        archive.writestr("vocab.txt", "x")
+    data = bytearray(content.getvalue())
+    for header, shift in ((b"PK\x03\x04", 0), (b"PK\x01\x02", 2)):
+        data[data.index(header) + place + shift] = value
+    (tmp_path / "x.zip").write_bytes(data)
+    (tmp_path / "out").mkdir()
+    with pytest.raises(cache.Unavailable, match=f"x is no readable archive: .*{match}"):
+        download.unpack(str(tmp_path / "x.zip"), str(tmp_path / "out"), "x")
 
 
 def test_progress_is_for_terminals(server, tmp_path, monkeypatch, capsys):
