@@ -290,7 +290,10 @@ def _readable(path, load):
     """load(), its errors as a UserError."""
     try:
         return load()
-    except Exception as error:  # The library raises plain Exceptions.
+    except BaseException as error:
+        # The library raises plain Exceptions, or panics, which is none, and has no public name.
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+            raise
         reason = str(error).partition("\n")[0]
         raise UserError(
             f"{path}: not readable as a tokenizer ({reason}); restore it from its source"

@@ -91,6 +91,9 @@ class CommandFlags:
             value = self._values[name].value
             if isinstance(value, float) and not math.isfinite(value):
                 raise UserError(f"--{name}={value}: expected a finite number; correct it")
+            # Shells leave the ~ of --flag=~/x as it stands.
+            if isinstance(value, str) and value.startswith("~/"):
+                self._values[name].value = os.path.expanduser(value)
 
     def adopt(self, name, value):
         """Gives the flag a value that the command line leaves open."""

@@ -16,14 +16,15 @@ from bert_tools.cli import scoring, shared_flags, task_data
 from bert_tools.distribution import is_chief
 from bert_tools.errors import UserError
 from bert_tools.estimator import Estimator, Evaluation, RunConfig, scalars
+from bert_tools.hub import huggingface, output_folder, tf_hub
 from bert_tools.hub import model as models
-from bert_tools.hub import output_folder, tf_hub
 from bert_tools.inputs import batches, features, tables, tfrecord
 from bert_tools.inputs import examples as inputs
 from bert_tools.model_fn import model_fn_builder
 
 log = logging.getLogger("bert_tools")
 _LOCK = ".lock"
+_APART = {"tag", huggingface.CHOICE}  # Their heads have the names of classifiers of texts.
 
 
 class Session:
@@ -306,8 +307,16 @@ class Session:
                 len(unused),
                 unused[0],
             )
+        kind = self._kind_of_head(model)
         for name, shape in shapes.items():
-            if name in model.weights and model.weights[name].shape != shape:
+            if name not in model.weights:
+                continue
+            if kind:
+                others[name] = (
+                    f"{model.source}: its {name} was trained for another kind of task ({kind}, "
+                    f"this command's is {self._task.name})"
+                )
+            elif model.weights[name].shape != shape:
                 others[name] = (
                     f"{model.source}: its {name} has shape {list(model.weights[name].shape)}, this "
                     f"task's has {list(shape)}"
@@ -331,6 +340,17 @@ class Session:
             )
         log.warning("%s: not in the model; the scores are those of an untrained head", new[0])
         return model
+
+    def _kind_of_head(self, model):
+        """The task of a head that has this task's name and may have its shape, and yet is none of
+        its kind: of tokens, or of choices, where this one is of texts, or the other way round. Else
+        None.
+        """
+        if self._command.init_checkpoint:  # Not what the folder of --bert tells of.
+            return None
+        said = huggingface.read_head_description(model.source) if model.source else {}
+        kind, own = model.meta.get("task") or said.get("task"), self._task.name
+        return kind if kind and kind != own and {kind, own} & _APART else None
 
     def _input_fn(self, phase):
         """Converts the phase's examples to output_dir/PHASE.tf_record, and reads them from

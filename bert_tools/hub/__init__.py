@@ -14,6 +14,7 @@ import os
 from bert_tools.config import BertConfig
 from bert_tools.errors import UserError
 from bert_tools.hub import (
+    cache,
     google,
     handles,
     huggingface,
@@ -57,10 +58,13 @@ def load(handle):
     folder = handles.resolve(handle)
     try:
         return _layout(folder).read(folder)
-    except UserError:
-        raise
     except _UNREADABLE as error:
-        raise _unreadable(folder, error) from error
+        kept = cache.fetched_entry(folder) if folder != handle else None
+        if isinstance(error, UserError) and not kept:
+            raise
+        found = error if isinstance(error, UserError) else _unreadable(folder, error)
+        remedy = f"; to fetch {handle} anew, delete {kept}" if kept else ""
+        raise UserError(f"{found}{remedy}") from error
 
 
 def load_parts(

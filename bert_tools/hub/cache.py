@@ -22,7 +22,18 @@ class Unavailable(Exception):
 def cache_folder():
     """The folder that models are kept in, as str; it need not exist."""
     default = os.path.join(os.path.expanduser("~"), ".cache", "bert_tools")
-    return os.environ.get("BERT_TOOLS_CACHE") or default
+    return os.path.expanduser(os.environ.get("BERT_TOOLS_CACHE") or default)
+
+
+def fetched_entry(folder):
+    """The folder of the cache that a folder is or lies in; None where it is elsewhere, or was put
+    there by hand.
+    """
+    root, path = os.path.abspath(cache_folder()), os.path.abspath(folder)
+    if os.path.commonpath([root, path]) != root or path == root:
+        return None
+    entry = os.path.join(root, os.path.relpath(path, root).split(os.sep)[0])
+    return entry if os.path.exists(os.path.join(entry, _MARKER)) else None
 
 
 def folder_of(address, fetch, elsewhere, needed):

@@ -26,7 +26,15 @@ _JSON_BYTES = 1 << 20  # An answer of an API.
 _GROWTH, _ALLOWANCE = 20, 64 << 20
 # Pickles, programs, and other frameworks' weights: nothing here reads them.
 _LEFT_OUT = (".bin", ".pt", ".pth", ".pkl", ".py", ".pyc", ".so", ".h5", ".msgpack", ".onnx")
-_DAMAGED = (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, lzma.LZMAError)
+# zipfile's RuntimeError: encrypted; NotImplementedError, which is one too: a compression unknown.
+_DAMAGED = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    RuntimeError,
+    EOFError,
+    zlib.error,
+    lzma.LZMAError,
+)
 
 
 def fetch(url, path):
@@ -143,6 +151,11 @@ def unpack(path, folder, source):
                     odd = not (member.isreg() or member.isdir())
                     if target := _target(member.name, folder, source, member.isdir(), odd):
                         allowance = _write(archive.extractfile(member), target, allowance, source)
+                # tarfile takes a file that is cut between two members, or goes on with something
+                # else, for a whole one: at the end there must be a block of zeros.
+                archive.fileobj.seek(archive.offset)
+                if archive.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+                    raise tarfile.ReadError("cut short")
     except _DAMAGED as error:
         reason = str(error).partition("\n")[0] or "cut short"
         raise Unavailable(f"{source} is no readable archive: {reason}") from error

@@ -71,6 +71,7 @@ _RENAMED = {
 }
 _NUMBERED = re.compile(r"\.(layer|group|inner_group)\.(\d+)")
 _SEVERAL_LABELS = "multi_label_classification"  # Their problem_type.
+CHOICE = "choose"
 _UNNAMED = re.compile(r"LABEL_\d+")  # What transformers calls classes without names.
 # The last part of a name: theirs, then Google's for a dense layer and for LayerNorm.
 _LAST = {"weight": ("kernel", "gamma"), "bias": ("bias", "beta")}
@@ -133,7 +134,8 @@ def read(folder):
 
 def read_head_description(folder):
     """What a folder's config.json says of its classifier, as keys of bert_tools.json: "task" where
-    it classifies tokens ("tag") or a text may have several labels ("multi_label"), "labels" where
+    it classifies tokens ("tag") or chooses one of several texts (CHOICE, which no command here
+    does) or a text may have several labels ("multi_label"), "labels" where
     the classes have names of their own (not LABEL_0), in the order of its columns. The other way
     round of what `write` puts there.
 
@@ -149,6 +151,8 @@ def read_head_description(folder):
     path = os.path.join(folder, models.HUGGINGFACE_CONFIG)
     values = files.read_json(path) if os.path.exists(path) else {}
     kinds, names = str(values.get("architectures")), values.get("id2label")
+    if "ForMultipleChoice" in kinds:
+        return {"task": CHOICE}
     if "ForTokenClassification" in kinds:
         found = {"task": "tag"}
     elif "ForSequenceClassification" in kinds:
@@ -257,7 +261,8 @@ def _special_tokens(model):
     """What a tokenizer.json does not say of its special tokens and transformers wants to know."""
     tokenizer, config = model.tokenizer, model.config
     roles = {"cls": tokenizer.cls_id, "sep": tokenizer.sep_id, "unk": tokenizer.unk_id}
-    roles["pad"] = config.to_huggingface()["pad_token_id"]
+    pads = [tokenizer.vocab[token] for token in ("<pad>", "[PAD]") if token in tokenizer.vocab]
+    roles["pad"] = pads[0] if pads else config.to_huggingface()["pad_token_id"]
     tokens = {
         f"{role}_token": tokenizer.convert_ids_to_tokens([index])[0]
         for role, index in roles.items()
@@ -382,6 +387,10 @@ def read_tensors(path):
         with safe_open(path, "np") as reader:
             for name in reader.keys():  # noqa: SIM118 (not a dict)
                 yield name, reader.get_tensor(name)
+    except AttributeError as error:  # NumPy has no such type: float8 and smaller.
+        raise UserError(
+            f"{path}: {name} is quantised ({error}); take the model's unquantised weights"
+        ) from error
     except (SafetensorError, OSError, TypeError, ValueError) as error:
         reason = str(error).partition("\n")[0]
         raise UserError(

@@ -123,6 +123,14 @@ def test_require(command):
         command.require("number", "text")
 
 
+def test_a_home_folder_that_the_shell_leaves(command, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    command.parse(["--text=~/model"])
+    assert command.text == "/home/me/model"
+    command.parse(["--text=a~/model"])
+    assert command.text == "a~/model"
+
+
 def test_flagfile(command, tmp_path):
     path = tmp_path / "some.flags"
     path.write_text("# A comment\n--number=5\n\n--do_it\n--text=from file\n")

@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import fcntl
 import gzip
+import json
 import os
 import pathlib
 import resource
@@ -17,8 +18,9 @@ import numpy as np
 import pytest
 from cli_toys import ENVIRONMENT, command_line, newest, plain, process, toy_flags
 
-from bert_tools import checkpoints, encoder, hub
-from bert_tools.hub import google
+from bert_tools import checkpoints, encoder, files, hub
+from bert_tools.cli import phases
+from bert_tools.hub import google, huggingface
 
 ROW = "a b\tc\t0.5\n"
 
@@ -218,6 +220,26 @@ def test_checkpoint_with_another_head(sim, refused, toy_config, tmp_path):
     assert (
         f"WARNING {path}: has another task's head, which is left out (1 weights, the first" in err
     )
+
+
+@pytest.mark.parametrize(
+    "kind, task", [("TokenClassification", "tag"), ("MultipleChoice", "choose")]
+)
+def test_a_head_of_another_kind_with_the_same_shape(
+    sim, refused, toy_model, tmp_path, monkeypatch, kind, task
+):
+    """As transformers writes them."""
+    model = hub.load(str(toy_model))
+    weights = {**model.weights, "output_weights": np.ones((1, 16)), "output_bias": np.ones(1)}
+    folder = tmp_path / "model"
+    huggingface.write(str(folder), model._replace(weights=weights, meta={}))
+    config = json.loads((folder / "config.json").read_text())
+    files.write_json(str(folder / "config.json"), {**config, "architectures": [f"BertFor{kind}"]})
+    reason = f"{folder}: its output_weights was trained for another kind of task ({task}, this"
+    assert reason in refused(bert=folder, do_train=False, do_eval=True)
+    monkeypatch.setattr(phases.Session, "run", lambda self: None)
+    err = sim(bert=folder, do_train=True)
+    assert f"WARNING {reason} command's is regress); training starts with a new head" in err
 
 
 def test_missing_checkpoint(refused, tmp_path):

@@ -2,6 +2,7 @@
 
 import base64
 import functools
+import gzip
 import hashlib
 import io
 import json
@@ -107,6 +108,7 @@ def test_a_short_name(server, files, monkeypatch):
         ("hf://a/b/c", "expected hf://org/name"),
         ("kaggle://google/bert", "expected kaggle://owner/model"),
         ("kaggle://../a/b/c", "expected kaggle://owner/model"),
+        ("http://[bad/x.zip", r"x\.zip: is no address \(Invalid IPv6 URL\); correct it"),
         ("no-such-model", "no such model folder; give a folder, an address"),
     ],
 )
@@ -373,6 +375,18 @@ def test_a_zip_of_googles_keeps_its_folder(server, google):
     toys.assert_same(model, hub.load(str(google)))
 
 
+def test_an_archive_without_a_model(server, tmp_path):
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        archive.writestr("top/notes.txt", "x")
+    server.pages["/x.zip"] = content.getvalue()
+    url = f"{server.url}/x.zip"
+    with pytest.raises(UserError, match="no model found") as raised:
+        hub.load(url)
+    (name,) = kept(tmp_path)
+    assert str(raised.value).endswith(f"; to fetch {url} anew, delete {tmp_path}/cache/{name}")
+
+
 def member(name, kind=tarfile.REGTYPE, content=b"x"):
     info = tarfile.TarInfo(name)
     info.type, info.size, info.linkname = kind, len(content), "/etc/passwd"
@@ -429,6 +443,38 @@ def test_archives_are_unpacked_without_pickles_and_programs(tmp_path):
     (tmp_path / "half.tar.gz").write_bytes((tmp_path / "x.tar.gz").read_bytes()[:100])
     with pytest.raises(cache.Unavailable, match="no readable archive"):
         download.unpack(str(tmp_path / "half.tar.gz"), str(tmp_path / "out"), "x")
+
+
+@pytest.mark.parametrize(
+    "place, value, match", [(6, 1, "is encrypted"), (8, 93, "compression method")]
+)
+def test_zips_that_zipfile_does_not_read(tmp_path, place, value, match):
+    """The flag of an encrypted member, and a compression (Zstandard) that Python 3.11 lacks."""
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        archive.writestr("vocab.txt", "x")
+    data = bytearray(content.getvalue())
+    for header, shift in ((b"PK\x03\x04", 0), (b"PK\x01\x02", 2)):
+        data[data.index(header) + place + shift] = value
+    (tmp_path / "x.zip").write_bytes(data)
+    (tmp_path / "out").mkdir()
+    with pytest.raises(cache.Unavailable, match=f"x is no readable archive: .*{match}"):
+        download.unpack(str(tmp_path / "x.zip"), str(tmp_path / "out"), "x")
+
+
+@pytest.mark.parametrize("mode", ["w", "w:gz"])
+@pytest.mark.parametrize("end", [b"", bytes(100), b"x" * 1024])
+def test_a_tar_without_its_end(tmp_path, mode, end):
+    """Two members of a block and a header each, whole; then what is not the end of an archive."""
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w") as archive:
+        archive.addfile(*member("config.json"))
+        archive.addfile(*member("vocab.txt"))
+    data = content.getvalue()[:2048] + end
+    (tmp_path / "x.tar").write_bytes(data if mode == "w" else gzip.compress(data))
+    (tmp_path / "out").mkdir()
+    with pytest.raises(cache.Unavailable, match="x is no readable archive: cut short"):
+        download.unpack(str(tmp_path / "x.tar"), str(tmp_path / "out"), "x")
 
 
 def test_progress_is_for_terminals(server, tmp_path, monkeypatch, capsys):

@@ -42,6 +42,20 @@ def truncated(folder, outside):
     os.truncate(f"{folder}/model.safetensors", 1000)
 
 
+def float8(folder, outside):
+    entry = {"dtype": "F8_E4M3", "shape": [4], "data_offsets": [0, 4]}
+    header = json.dumps({"pooler.dense.bias": entry}).encode()
+    with open(f"{folder}/model.safetensors", "wb") as writer:
+        writer.write(struct.pack("<Q", len(header)) + header + bytes(4))
+
+
+def panic(folder, outside):
+    """The tokenizers library does not take this for an error, but for the end of the program."""
+    normalizer = {"type": "Precompiled", "precompiled_charsmap": "/////wAAAAA="}
+    model = {"type": "Unigram", "unk_id": 0, "vocab": [["<unk>", 0.0], ["a", -1.0]]}
+    toys.write_json(f"{folder}/tokenizer.json", {"normalizer": normalizer, "model": model})
+
+
 def endless_header(folder, outside):
     with open(f"{folder}/model.safetensors", "r+b") as writer:
         writer.write(struct.pack("<Q", 1 << 60))
@@ -153,6 +167,8 @@ def linked_variables(folder, outside):
         (pickled, "pytorch_model.bin: a pickle, which can run code and is never read here"),
         (code, "model_type is 'evil'; supported: bert"),
         (truncated, "not a readable safetensors file"),
+        (float8, "model.safetensors: pooler.dense.bias is quantised"),
+        (panic, "tokenizer.json: not readable as a tokenizer (Precompiled: "),
         (endless_header, "not a readable safetensors file"),
         (large_header, "not a readable safetensors file"),
         (overlapping, "not a readable safetensors file"),

@@ -189,6 +189,15 @@ def test_albert_as_sentencepiece(shared):
     assert kept.encode("Größe") == by_sentencepiece(path.read_bytes(), ["Größe"])[0]
 
 
+def test_a_bert_with_a_tokenizer_of_xlm_roberta(tmp_path, toy_model):
+    """Its padding token is the tokenizer's own; a BERT's config says row 0, which is <s> there."""
+    tokenizer = SubwordTokenizer(toy_library().to_str(), "")
+    huggingface.write_description(str(tmp_path), toy_model._replace(tokenizer=tokenizer))
+    written = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    expected = {"cls": "<s>", "sep": "</s>", "unk": "<unk>", "pad": "<pad>", "mask": "<mask>"}
+    assert {role: written[f"{role}_token"] for role in expected} == expected
+
+
 def test_xlm_roberta_as_sentencepiece(tmp_path):
     """fairseq's ids: one more than SentencePiece's, 3 for the unknown, <mask> at the end."""
     path = tmp_path / "sentencepiece.bpe.model"

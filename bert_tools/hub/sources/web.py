@@ -10,6 +10,7 @@ import re
 import shutil
 import urllib.parse
 
+from bert_tools.errors import UserError
 from bert_tools.hub import cache, download
 
 _ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
@@ -27,8 +28,12 @@ def folder(address):
     """The folder of a module or archive.
 
     Raises:
-      UserError: see cache.folder_of.
+      UserError: it is no address, or see cache.folder_of.
     """
+    try:
+        urllib.parse.urlsplit(address)
+    except ValueError as error:
+        raise UserError(f"{address}: is no address ({error}); correct it") from error
     found = cache.folder_of(
         address,
         lambda target: _fetch(address, target),
