@@ -352,7 +352,7 @@ def test_bad_line(run, tmp_path, wide_model):
         ({"pca_file": "no.npz"}, "no.npz: cannot be read as a PCA"),
         ({"label_column": "1"}, "--text_column is missing"),
         ({"input_file": "no.txt"}, "no.txt: no such file; check --input_file"),
-        ({"output_file": "no/such/out.npy"}, "no/such/out.npy.part: cannot be written"),
+        ({"output_file": "no/such/out.npy"}, "=no/such/out.npy: cannot be written there"),
         ({"pooling": "auto", "layers": "0", "bert": None}, "--bert is missing"),
     ],
     ids=lambda value: str(value)[:40],
