@@ -203,7 +203,7 @@ def read_albert(path, do_lower_case=True, keep_accents=False):
     Raises:
       UserError: the file is missing, damaged, of another kind, or lacks a special token.
     """
-    pieces, charsmap, unknown = _read_sentencepiece(path)
+    pieces, precompiled, unknown = _read_sentencepiece(path)
     # A comma behind a digit is a piece of its own, as in the original's tokenization.py: what
     # holds both is made too unlikely to be chosen.
     scored = [
@@ -215,8 +215,7 @@ def read_albert(path, do_lower_case=True, keep_accents=False):
         steps += [normalizers.NFKD(), normalizers.StripAccents()]
     if do_lower_case:
         steps.append(normalizers.Lowercase())
-    if charsmap:
-        steps.append(normalizers.Precompiled(charsmap))
+    steps += precompiled
     # As SentencePiece does; transformers' converter leaves the white space at the end.
     steps += [normalizers.Replace(tokenizers.Regex(" {2,}"), " "), normalizers.Strip()]
     tokenizer = _unigram(path, scored, unknown, steps)
@@ -240,12 +239,12 @@ def read_xlm_roberta(path):
     Raises:
       UserError: the file is missing, damaged or of another kind.
     """
-    pieces, charsmap, _ = _read_sentencepiece(path)
+    pieces, precompiled, _ = _read_sentencepiece(path)
     first = ["<s>", "<pad>", "</s>", "<unk>"]
     scored = [(token, 0.0) for token in first]
     scored += pieces[3:]
     scored.append(("<mask>", 0.0))
-    steps = [normalizers.Precompiled(charsmap)] if charsmap else []
+    steps = [*precompiled]
     steps.append(normalizers.Strip(left=False, right=True))
     steps.append(normalizers.Replace(tokenizers.Regex(" {2,}"), "▁"))
     tokenizer = _unigram(path, scored, first.index("<unk>"), steps)
@@ -301,7 +300,7 @@ def _readable(path, load):
 
 
 def _read_sentencepiece(path):
-    """(list of (piece, score), the normaliser's compiled table in bytes, id of the unknown piece)
+    """(list of (piece, score), [the compiled normaliser] or [], id of the unknown piece)
     of a SentencePiece unigram model.
     """
 
@@ -320,7 +319,8 @@ def _read_sentencepiece(path):
             for piece in pieces
         ]
         charsmap = _message(model.get(3, [b""])[0]).get(2, [b""])[0]
-        return pieces, charsmap, trainer.get(40, [0])[0]
+        precompiled = [normalizers.Precompiled(charsmap)] if charsmap else []
+        return pieces, precompiled, trainer.get(40, [0])[0]
 
     return _readable(path, load)
 

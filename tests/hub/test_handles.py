@@ -375,6 +375,12 @@ def test_a_zip_of_googles_keeps_its_folder(server, google):
     toys.assert_same(model, hub.load(str(google)))
 
 
+def test_a_cache_in_the_home_folder(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("BERT_TOOLS_CACHE", "~/models")
+    assert cache.cache_folder() == "/home/me/models"
+
+
 def test_an_archive_without_a_model(server, tmp_path):
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w") as archive:

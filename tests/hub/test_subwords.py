@@ -272,6 +272,13 @@ def test_flags_of_word_pieces_do_not_fit(tmp_path, flag, shared):
         ("spiece.model", "spiece.model", sentencepiece_bytes(PIECES), r"lacks \[CLS\], \[SEP\]"),
         ("spiece.model", "spiece.model", sentencepiece_bytes(PIECES, kind=2), "model_type is 2"),
         ("spiece.model", "spiece.model", sentencepiece_bytes(PIECES, 99), "not readable as a"),
+        # In place of the empty message at the end: a normaliser's table that is none.
+        (
+            "spiece.model",
+            "spiece.model",
+            sentencepiece_bytes(PIECES)[:-1] + b"\x05\x12\x03abc",
+            "not readable as a tokenizer .*charsmap",
+        ),
     ],
 )
 def test_damaged_files(tmp_path, kind, name, content, match, shared):
