@@ -237,6 +237,8 @@ def _quickly_imported():
     third of its start, for nothing (`tf.keras` works all the same). And nothing that an import
     makes is garbage, which Python would look for many times, and once more when it ends.
     """
+    if "tensorflow" in sys.modules:  # What else there is by now may well be garbage.
+        return sys.modules["tensorflow"]
     hide, collect = "keras" not in sys.modules, gc.isenabled()
     if hide:
         sys.modules["keras"] = None

@@ -26,7 +26,7 @@ _JSON_BYTES = 1 << 20  # An answer of an API.
 _GROWTH, _ALLOWANCE = 20, 64 << 20
 # Pickles, programs, and other frameworks' weights: nothing here reads them.
 _LEFT_OUT = (".bin", ".pt", ".pth", ".pkl", ".py", ".pyc", ".so", ".h5", ".msgpack", ".onnx")
-# zipfile's RuntimeError: encrypted; NotImplementedError, which is one too: a compression unknown.
+# zipfile raises a RuntimeError for what is encrypted, and a kind of it for unknown compressions.
 _DAMAGED = (
     tarfile.TarError,
     zipfile.BadZipFile,

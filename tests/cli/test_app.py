@@ -369,6 +369,8 @@ def test_import_of_tensorflow_leaves_keras_out():
     code = (
         "import gc, sys; from bert_tools.cli import app; app.import_tensorflow(); "
         "assert not {'keras', 'sklearn'} & set(sys.modules); assert gc.isenabled(); "
+        "frozen = gc.get_freeze_count(); app.import_tensorflow(); "
+        "assert gc.get_freeze_count() <= frozen; "
         "import tensorflow as tf; assert tf.keras.layers.Dense(2)(tf.ones([1, 3])).shape == (1, 2)"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, timeout=120)
