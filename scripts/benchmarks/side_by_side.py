@@ -77,12 +77,17 @@ def command(main, flags, folder=None):
     """
     with tempfile.TemporaryDirectory() as temporary:
         folder = folder or temporary
-        flags = {**flags, "precision": "bfloat16", "output_dir": folder}
-        status = main([f"--{name}={value}" for name, value in flags.items()])
-        if status:
-            sys.exit(status)
+        train(main, flags, folder)
         with open(os.path.join(folder, "eval_results.json"), encoding="utf-8") as reader:
             return json.load(reader)
+
+
+def train(main, flags, folder):
+    """Runs a command of ours in bfloat16, or ends with its exit status."""
+    flags = {**flags, "precision": "bfloat16", "output_dir": folder}
+    status = main([f"--{name}={value}" for name, value in flags.items()])
+    if status:
+        sys.exit(status)
 
 
 def transformers(arguments, kind, train, dev, targets, recipe):
