@@ -39,7 +39,9 @@ def model_fn_builder(
       num_train_steps, num_warmup_steps: int, for training.
       task: an object of bert_tools.tasks, applied to the pooled output, or where it has
         reads_tokens to every token's, with dropout of its dropout_rate (0.1) before; one that
-        compares_texts makes vectors of texts and compares them (tasks.siamese). None:
+        compares_texts makes vectors of texts and compares them (tasks.siamese). Weights of a new
+        head begin with its initial_values {name: array}, others as biases 0, as matrices random.
+        None:
         Regression(), or Classification with the labels 0, 1, ... where num_labels is more than 1.
       layerwise_lr_decay: float, see optimization.layerwise_factor; 1.0 is one rate for all.
       freeze_encoder: bool, trains the task's weights alone and leaves all of bert/ as it is.
@@ -116,7 +118,7 @@ def model_fn_builder(
         )
 
     def initial_weights(seed):
-        weights = {}
+        weights, begun = {}, getattr(task, "initial_values", {})
         fresh = encoder.initial_weights(
             bert_config, seed, wanted=lambda name: name not in init_weights
         )
@@ -127,6 +129,8 @@ def model_fn_builder(
             if name in init_weights:
                 weights[name] = init_weights[name]
                 _require_shape(name, weights[name], shape)
+            elif name in begun:
+                weights[name] = begun[name]
             elif "bias" in name:
                 weights[name] = np.zeros(shape, np.float32)
             else:

@@ -147,6 +147,8 @@ def run(command):
         task = MultiLabel(
             labels, command.label_separator, thresholds, command.tune_thresholds, fields
         )
+        if "train" in asked:
+            task.start_from(data["train"][1])
     else:
         task = _task(
             labels,

@@ -18,6 +18,10 @@ class MultiLabel:
       tune: bool, `metrics` first chooses the thresholds with which each label's F1 is highest, and
         keeps them; an attribute, too.
       predict_fields: of classify.FIELDS, see classify.Classification.
+
+    Attributes:
+      initial_values: {name: float32 array}, what weights of a new head begin with that are not to
+        be 0 or random; see start_from.
     """
 
     name = "multi_label"
@@ -36,6 +40,7 @@ class MultiLabel:
         self._separator, self.tune = separator, tune
         self._row_fields = predict_fields or ("probabilities",)
         self._fields = {"probabilities", *(predict_fields or ("pooled_output",))}
+        self.initial_values = {}
 
     def parse_label(self, cell):
         """The labels of a cell, as a tuple in the order of label_list; an empty cell has none.
@@ -49,6 +54,21 @@ class MultiLabel:
                 known = ", ".join(self.label_list[:10]) + (", ..." if self.label_list[10:] else "")
                 raise ValueError(f"the label {shown(label)} is none of the model's: {known}")
         return tuple(label for label in self.label_list if label in found)
+
+    def start_from(self, examples):
+        """Lets a new head begin with each label as likely as it is in the training set.
+
+        Labels are mostly rare. With a bias of 0 training first brings all probabilities down from
+        0.5, through the weights, whose steps are many times the bias's; what the pooled output
+        knew is lost on the way (28 labels of GoEmotions: macro F1 0.03, so 0.29).
+
+        Args:
+          examples: list of InputExample, the training set.
+        """
+        wanted = np.array([[name in e.label for name in self.label_list] for e in examples])
+        # Half an example more of either kind, as one that is in none or all has no logit.
+        share = (wanted.sum(0) + 0.5) / (len(wanted) + 1)
+        self.initial_values = {"output_bias": np.log(share / (1 - share)).astype(np.float32)}
 
     def head_shapes(self, config):
         """{name: shape} of the head's weights."""

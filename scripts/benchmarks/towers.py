@@ -13,7 +13,7 @@ triplets  Quora's duplicates, each with the question that shares most rare words
 teacher   STS-B's pairs with the values of DIR, a model of pairs that run_reg trained on STS-B
           (configs/sts-b.flags), in the place of their own; then with twice as many pairs that have
           no values of their own besides: of each text the nearest ones but for its partner. The
-          test set's Spearman, beside that of training with the pairs' own values.
+          test set's Spearman; siamese.py has that of training with the pairs' own values.
 
 STSB holds {train,dev,test}.tsv of task sim; QUORA is a TSV with a header that names qid1, qid2,
 question1, question2 and is_duplicate.
@@ -140,10 +140,9 @@ def triplets(arguments, folder):
 
 def teacher(arguments, folder):
     """See above."""
-    own = arguments.stsb_dir
     encoder = Encoder.load(arguments.bert)
     yield {"model": "as it is", **of_pairs(encoder, arguments)}
-    pairs = [row[:2] for row in sim_rows(own, "train")]
+    pairs = [row[:2] for row in sim_rows(arguments.stsb_dir, "train")]
     further = nearest_pairs(encoder, pairs, 2)
     for name, rows in (("pairs", pairs), ("more", pairs + further)):
         os.makedirs(os.path.join(folder, name))
@@ -151,7 +150,6 @@ def teacher(arguments, folder):
             writer.writelines(f"{first}\t{second}\n" for first, second in rows)
     taught = {"teacher": arguments.teacher, "task_name": "pairs"}
     settings = {
-        "their own values": {"data_dir": own},
         "the teacher's values": {**taught, "data_dir": os.path.join(folder, "pairs")},
         "the teacher's values, three times the pairs": {
             **taught,

@@ -8,7 +8,8 @@ learning_rate, seed, part}} and what `kind` needs:
 
   span  BertForQuestionAnswering      start_positions, end_positions int64 [rows]
   tag   BertForTokenClassification    tags int64 [tokens], -1 where none counts
-  label BertForSequenceClassification, any number of labels a row: labels int64 [rows, labels], 0/1
+  label BertForSequenceClassification, any number of labels a row: labels int64 [rows, labels], 0/1,
+        and head_bias float32 [labels], what the head's bias begins with
 
 LOGITS gets those of the dev rows, float32 [rows, longest, num_labels], or [rows, num_labels] of
 kind label, as .npy. Prints a JSON line.
@@ -41,6 +42,9 @@ model_class = {
     "label": transformers.BertForSequenceClassification,
 }[kind]
 model = model_class.from_pretrained(model_dir, num_labels=recipe["num_labels"])
+
+if kind == "label":
+    model.classifier.bias.data = torch.from_numpy(spec["head_bias"])
 
 
 def parts_of(split, rows_of_step):

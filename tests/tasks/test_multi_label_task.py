@@ -1,13 +1,17 @@
 """MultiLabel's head, metrics, thresholds; pinned numbers by hand and by scikit-learn."""
 
+import functools
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from bert_tools.config import BertConfig
 from bert_tools.errors import UserError
 from bert_tools.inputs import features as inputs
 from bert_tools.inputs import tfrecord
 from bert_tools.inputs.examples import InputExample
+from bert_tools.model_fn import model_fn_builder
 from bert_tools.tasks.multi_label import MultiLabel, best_thresholds
 from bert_tools.tokenization import FullTokenizer
 
@@ -47,6 +51,27 @@ def test_head_by_hand():
         "probabilities",
         "pooled_output",
     }
+
+
+def test_new_head_begins_with_the_shares_of_the_training_set():
+    examples = [InputExample(str(n), "text", None, label) for n, label in enumerate(_COLUMNS)]
+    task = MultiLabel(LABELS)
+    task.start_from(examples)
+    config = BertConfig(
+        vocab_size=9, hidden_size=4, num_hidden_layers=1, num_attention_heads=1, intermediate_size=4
+    )
+    build = functools.partial(model_fn_builder, config, None)
+    bias = build(task=task).initial_weights(1)["output_bias"]
+    # 4, 1 and 0 of four, and half an example of either kind.
+    np.testing.assert_allclose(bias, np.log([4.5 / 0.5, 1.5 / 3.5, 0.5 / 4.5]), rtol=1e-6)
+    assert bias.dtype == np.float32
+    assert not build(task=MultiLabel(LABELS)).initial_weights(1)["output_bias"].any()
+    trained = {"output_bias": np.array([1, 2, 3], np.float32)}
+    found = build(init_checkpoint=trained, task=task).initial_weights(1)["output_bias"]
+    np.testing.assert_array_equal(found, [1, 2, 3])
+
+
+_COLUMNS = [("x",), ("x", "y"), ("x",), ("x",)]
 
 
 def test_metrics_by_hand():
