@@ -29,12 +29,9 @@ LABELS = [str(number) for number in range(28)]
 
 
 def main():
-    parser = side_by_side.parser(__doc__)
+    parser = side_by_side.parser(__doc__, epochs=2.0, batch_size=16, learning_rate=1e-4)
     parser.add_argument("--data_dir", required=True)
     parser.add_argument("--rows", type=int, default=10000)
-    parser.add_argument("--epochs", type=float, default=2)
-    parser.add_argument("--batch_size", type=int, default=16)
-    parser.add_argument("--learning_rate", type=float, default=1e-4)
     parser.add_argument("--threshold", type=float, default=0.3)
     parser.add_argument("--zero_bias", action="store_true")
     parser.add_argument("--max_eval_examples", type=int, default=0, help="for a trial; 0: all")

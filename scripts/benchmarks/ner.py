@@ -23,11 +23,8 @@ LENGTH = 128
 
 
 def main():
-    parser = side_by_side.parser(__doc__)
+    parser = side_by_side.parser(__doc__, epochs=3.0, batch_size=32, learning_rate=1e-4)
     parser.add_argument("--data_dir", required=True)
-    parser.add_argument("--epochs", type=float, default=3)
-    parser.add_argument("--batch_size", type=int, default=32)
-    parser.add_argument("--learning_rate", type=float, default=1e-4)
     parser.add_argument("--max_train_examples", type=int, default=0, help="for a trial; 0: all")
     parser.add_argument("--max_eval_examples", type=int, default=0, help="for a trial; 0: all")
     arguments = parser.parse_args()

@@ -16,8 +16,13 @@ import numpy as np
 HERE = os.path.dirname(os.path.abspath(__file__))
 
 
-def parser(about):
-    """An ArgumentParser with the flags that all of them have."""
+def parser(about, **recipe):
+    """An ArgumentParser with the flags that all of them have.
+
+    Args:
+      about: str.
+      recipe: defaults of epochs, batch_size and learning_rate, where these are flags.
+    """
     parser = argparse.ArgumentParser(
         description=about, formatter_class=argparse.RawTextHelpFormatter
     )
@@ -26,6 +31,8 @@ def parser(about):
     parser.add_argument("--seeds", default="1,2,3")
     parser.add_argument("--max_steps", type=int, default=0, help="for a trial; 0: all")
     parser.add_argument("--output_file", help="JSON of every run, added to after each")
+    for name, value in recipe.items():
+        parser.add_argument(f"--{name}", type=type(value), default=value)
     return parser
 
 

@@ -28,12 +28,9 @@ METRICS = {"1.1": ("f1", "exact_match"), "2.0": ("f1", "best_f1", "HasAns_f1", "
 
 
 def main():
-    parser = side_by_side.parser(__doc__)
+    parser = side_by_side.parser(__doc__, epochs=2.0, batch_size=16, learning_rate=2e-4)
     parser.add_argument("--squad_dir", required=True)
     parser.add_argument("--versions", default=",".join(METRICS))
-    parser.add_argument("--epochs", type=float, default=2)
-    parser.add_argument("--batch_size", type=int, default=16)
-    parser.add_argument("--learning_rate", type=float, default=2e-4)
     parser.add_argument("--keep_dir", help="where the folders that ours trains stay")
     arguments = parser.parse_args()
     metrics = {version: METRICS[version] for version in arguments.versions.split(",")}
