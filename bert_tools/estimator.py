@@ -24,7 +24,7 @@ import tqdm
 from bert_tools import checkpoints
 from bert_tools.distribution import is_chief, make_strategy
 from bert_tools.errors import UserError
-from bert_tools.inputs.text_features import OWNERS
+from bert_tools.inputs.text_features import OWNERS, TEXT_NUMBERS
 from bert_tools.optimization import DynamicLossScale
 
 log = logging.getLogger("bert_tools")
@@ -632,7 +632,9 @@ class Estimator:
                 name: values.reshape(len(starts), -1, *values.shape[1:])
                 for name, values in gathered.items()
             }
+            numbers = features.pop(TEXT_NUMBERS).reshape(len(starts), -1)
             features = {name: values[starts] for name, values in features.items()}
+            features[TEXT_NUMBERS] = numbers
         return gathered, features, sums
 
     def _joined_windows(self, gathered, features):

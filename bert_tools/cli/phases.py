@@ -146,6 +146,8 @@ class Session:
 
     def _train(self):
         command = self._command
+        # Before the folder says that it is a model's.
+        train_set = self._input_fn("train")
         if self._chief:
             meta = {
                 "task": self._task.name,
@@ -165,7 +167,7 @@ class Session:
                 command.early_stopping_patience or None,
                 command.eval_batch_size,
             )
-        self._estimator.train(self._input_fn("train"), self._steps, evaluation)
+        self._estimator.train(train_set, self._steps, evaluation)
 
     def _data_meta(self):
         """What bert_tools.json keeps of the data."""

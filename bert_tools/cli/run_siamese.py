@@ -53,7 +53,9 @@ def flags():
         siamese.OBJECTIVES,
         "what is learnt; see above, and bert_tools/tasks/objectives.py.",
     )
-    command.float("margin", None, "Of triplet (default 1) and contrastive (default 0.5).")
+    command.float(
+        "margin", None, "Of triplet (default 1) and contrastive (default 0.5).", lower_bound=0
+    )
     command.float(
         "scale",
         20.0,

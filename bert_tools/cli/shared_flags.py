@@ -264,10 +264,12 @@ def load_model(command, fallback_dir=None):
     model = _load_parts(command, handle, seed=command.seed)
     positions = model.config.max_position_embeddings
     if command.max_seq_length > positions:
-        raise UserError(
-            f"--max_seq_length={command.max_seq_length}: the model has {positions} positions; "
-            f"give at most {positions}"
-        )
+        if command.given("max_seq_length"):
+            raise UserError(
+                f"--max_seq_length={command.max_seq_length}: the model has {positions} positions; "
+                f"give at most {positions}"
+            )
+        command.adopt("max_seq_length", positions)
     return model
 
 
@@ -303,7 +305,7 @@ def number_range(command, name):
       UserError: it is no range.
     """
     text = getattr(command, name)
-    if not text:
+    if text is None:
         return None
     try:
         low, high = (float(part) for part in text.split(","))

@@ -32,27 +32,33 @@ def load(command, asked, stored):
       UserError: the flags, the objective and the data do not fit each other, or the data are bad.
     """
     _adopt(command, stored)
-    _check_flags(command)
+    _check_flags(command, asked)
     objective = OBJECTIVES[command.objective]
     source = task_data.data_set(command, DATA_SETS, stored, Siamese.label_flag, objective.label)
     if isinstance(source, OwnFiles) and command.negative_columns:
-        names = command.negative_columns.split(",")
-        further = tuple(int(name) if name.isdecimal() else name for name in names)
+        further = further_columns(command)
         source = source._replace(columns=source.columns._replace(further=further))
     if "train" in asked:
         _check_source(command, source, objective)
     value_range = shared_flags.number_range(command, "value_range")
     if "value_range" in stored:
-        value_range = stored["value_range"] and tuple(stored["value_range"])
+        value_range = _agreed(command, "value_range", value_range, stored["value_range"])
     else:
         value_range = value_range or (source and source.value_range)
+    target_range = shared_flags.number_range(command, "target_range")
+    if "target_range" in stored:
+        target_range = _agreed(command, "target_range", target_range, stored["target_range"])
+    if not -1 <= target_range[0] < target_range[1] <= 1:
+        raise UserError(
+            f"--target_range={command.target_range}: cosines lie in -1..1; give LOW,HIGH inside"
+        )
     task = Siamese(
         command.objective,
         Options(command.margin, command.scale, command.distance, command.symmetric),
         dense_width=command.dense_width,
         dimensions=_dimensions(command),
         value_range=value_range,
-        target_range=shared_flags.number_range(command, "target_range"),
+        target_range=target_range,
         label_list=stored.get("labels"),
     )
     data = {}
@@ -76,10 +82,10 @@ def _adopt(command, stored):
     for name in _REMEMBERED:
         if name in stored:
             task_data.agree(command, name, stored[name])
-    for name in ("target_range", "matryoshka_dimensions"):
-        if name in stored:
-            joined = ",".join(f"{number:g}" for number in stored[name])
-            command.adopt(name, joined)
+    if "matryoshka_dimensions" in stored:
+        task_data.agree(
+            command, "matryoshka_dimensions", ",".join(map(str, stored["matryoshka_dimensions"]))
+        )
     if "max_seq_length" in stored:
         command.adopt("max_seq_length", stored["max_seq_length"])
     objective = OBJECTIVES[command.objective]
@@ -92,8 +98,26 @@ def _adopt(command, stored):
         command.adopt("normalize", False)
 
 
-def _check_flags(command):
-    """Flags that nothing would read."""
+def _agreed(command, name, given, kept):
+    """The range that the model was trained with, (low, high) or None."""
+    kept = kept and tuple(kept)
+    if command.given(name) and given != kept:
+        trained = ",".join(f"{number:g}" for number in kept or ()) or "another objective"
+        raise UserError(
+            f"--{name}={getattr(command, name)}: the model was trained with {trained} "
+            "(bert_tools.json); leave the flag out"
+        )
+    return kept
+
+
+def further_columns(command):
+    """--negative_columns as a tuple of numbers and names."""
+    names = command.negative_columns.split(",")
+    return tuple(int(name) if name.isdecimal() else name for name in names)
+
+
+def _check_flags(command, asked):
+    """Flags that nothing would read, or that leave nothing to learn."""
     readers = {
         "margin": ("triplet", "contrastive"),
         "distance": ("triplet", "contrastive"),
@@ -112,11 +136,27 @@ def _check_flags(command):
             )
     if command.do_train and command.objective == "distillation" and not command.teacher:
         raise UserError("--teacher is missing; --objective=distillation learns its vectors")
-    if command.negative_columns and (command.task_name or "").lower() != "csv":
+    own = (command.task_name or "").lower() == "csv" or command.text_column
+    if command.negative_columns and not own:
         raise UserError(
-            f"--negative_columns={command.negative_columns}: goes with --task_name=csv; leave it "
-            "out"
+            f"--negative_columns={command.negative_columns}: goes with --text_column; give it, or "
+            "leave this out"
         )
+    if command.scale == 0:
+        raise UserError("--scale=0: leaves nothing of the cosines; give a number above 0")
+    for name in ("dev_task_name", "dev_data_dir"):
+        if command.given(name) and "eval" not in asked:
+            raise UserError(
+                f"--{name}={getattr(command, name)}: is of --do_eval=true or --eval_steps, which "
+                "are missing; give one, or leave this out"
+            )
+    if command.teacher and command.given("value_range"):
+        raise UserError(
+            f"--value_range={command.value_range}: of values of the file, and --teacher gives "
+            "others; leave it out"
+        )
+    if command.teacher:
+        _check_teacher(command)
 
 
 def _dimensions(command):
@@ -125,14 +165,15 @@ def _dimensions(command):
         found = tuple(int(part) for part in text.split(",")) if text else ()
     except ValueError:
         found = (0,)
-    if any(number < 1 for number in found):
+    if any(number < 1 for number in found) or len(set(found)) < len(found):
         raise UserError(
-            f"--matryoshka_dimensions={text}: expected numbers from 1, such as 256,128,64"
+            f"--matryoshka_dimensions={text}: expected numbers from 1, each once, such as "
+            "256,128,64"
         )
     return found
 
 
-def _label_kind(source, objective):
+def label_kind(source, objective):
     """Whether the rows of a data set have a "value", a "class" or nothing (None) to learn."""
     if isinstance(source, OwnFiles):
         # What a column of one's own is, is for the objective to say.
@@ -148,7 +189,7 @@ def _check_source(command, source, objective):
     """Whether the objective can learn from the data set."""
     if isinstance(source, OwnReader) or command.teacher:
         return
-    kind = _label_kind(source, objective)
+    kind = label_kind(source, objective)
     wanted = "value" if objective.label == "binary" else objective.label
     if kind == wanted:
         return
@@ -169,7 +210,17 @@ def _parser(source, task, objective):
         return None
     if objective.label == "class":
         aliases = dict(source.aliases or ())
-        return lambda cell: aliases.get(found := task.parse_label(cell), found)
+
+        def parse(cell):
+            found = task.parse_label(cell)
+            found = aliases.get(found, found)
+            if task.label_list and found not in task.label_list:
+                raise ValueError(
+                    f"the label {found!r} is none of the model's: {', '.join(task.label_list)}"
+                )
+            return found
+
+        return parse
     return task.parse_label
 
 
@@ -177,7 +228,10 @@ def _trainable(command, objective, path, examples):
     """The training examples, without empty texts; of each as many texts as the objective takes."""
     kept = [example for example in examples if all(text.strip() for text in texts_of(example))]
     if len(kept) < len(examples):
-        task_data.log.warning("%s: %d rows with an empty text", path, len(examples) - len(kept))
+        count = len(examples) - len(kept)
+        task_data.log.warning("%s: %d rows with an empty text are left out", path, count)
+    if not kept:
+        raise UserError(f"{path}: has no row without an empty text; give other data")
     counts = {len(texts_of(example)) for example in kept}
     if len(counts) != 1:
         raise UserError(f"{path}: rows have {sorted(counts)} texts; give each as many")
@@ -188,6 +242,11 @@ def _trainable(command, objective, path, examples):
         raise UserError(
             f"{path}: rows have {count} texts, --objective={command.objective} takes {wanted}; "
             "choose another objective or other columns"
+        )
+    if command.train_batch_size == 1 and not objective.alone and count < 3:
+        raise UserError(
+            f"--train_batch_size=1: --objective={command.objective} compares the examples of a "
+            "step with each other; raise it"
         )
     if command.hard_negatives and count < 2:
         raise UserError(f"--hard_negatives: needs pairs, and {path} holds single texts")
@@ -215,7 +274,10 @@ def _dev_set(command, source, task, objective):
         # Of another kind of data the metrics are told, and the objective nothing.
         parse = scored_parser(source, task, objective)
         if command.dev_task_name and parse is not None:
-            parse = parse_value if _label_kind(source, objective) == "value" else None
+            parse = parse_value if label_kind(source, objective) == "value" else None
+        if not os.path.isdir(folder):
+            flag = "dev_data_dir" if command.dev_data_dir else "data_dir"
+            raise UserError(f"--{flag}={folder}: no such folder; check the path")
         path, examples = source.load(folder, "dev", parse, command.on_bad_line)
     _require_pairs(path, examples, "--do_eval")
     return path, examples[:limit]
@@ -227,7 +289,7 @@ def scored_parser(source, task, objective):
     """
     if isinstance(source, OwnReader):
         return _parser(source, task, objective)
-    kind = _label_kind(source, objective)
+    kind = label_kind(source, objective)
     if kind == "value" and objective.label == "value" and source.value_range:
         return functools.partial(task.parse_label, value_range=source.value_range)
     if kind == ("value" if objective.label == "binary" else objective.label):
@@ -243,9 +305,38 @@ def _require_pairs(path, examples, flag):
         )
 
 
+def _check_teacher(command):
+    """Whether the teacher has what the objective learns, as far as its bert_tools.json tells."""
+    task = _task_of(command.teacher)
+    vectors = OBJECTIVES[command.objective].label == "vectors"
+    if task not in (None, Siamese.name, regress.Regression.name):
+        raise UserError(
+            f"--teacher={command.teacher}: a model of another kind of task ({task}), which has "
+            "neither vectors of texts nor values of pairs; give one of run_siamese or run_reg"
+        )
+    if vectors and task == regress.Regression.name:
+        raise UserError(
+            f"--teacher={command.teacher}: a model of run_reg has values of pairs and no "
+            "vectors; give --objective=cosine_regression, or a model of vectors"
+        )
+    if command.given("target_range") and task != regress.Regression.name:
+        raise UserError(
+            f"--target_range={command.target_range}: of values, and --teacher={command.teacher} "
+            "gives cosines; leave it out"
+        )
+
+
 def teaches_values(handle):
     """Whether a teacher is a model of pairs that run_reg trained, by its bert_tools.json."""
+    return _task_of(handle) == regress.Regression.name
+
+
+def _task_of(handle):
+    """What bert_tools.json of a teacher says of its task, or None."""
     from bert_tools.hub import handles
 
-    path = os.path.join(handles.resolve(handle), "bert_tools.json")
-    return os.path.exists(path) and files.read_json(path).get("task") == regress.Regression.name
+    folder = handles.resolve(handle)
+    if not os.path.exists(folder):
+        raise UserError(f"--teacher={handle}: no such model; check the path")
+    path = os.path.join(folder, "bert_tools.json")
+    return files.read_json(path).get("task") if os.path.exists(path) else None

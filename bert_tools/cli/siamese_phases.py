@@ -9,6 +9,7 @@ from bert_tools.cli.app import log
 from bert_tools.errors import UserError
 from bert_tools.inputs import examples as inputs
 from bert_tools.inputs import text_features, tfrecord
+from bert_tools.inputs.data_sets import OwnReader
 from bert_tools.sentence import negatives, pooling
 from bert_tools.sentence.encoder import Encoder
 from bert_tools.sentence.rerank import Reranker
@@ -39,15 +40,41 @@ class SiameseSession(phases.Session):
             recipe = recipe._replace(poolings=(command.pooling,), dense=None)
         if command.normalize is not None:
             recipe = recipe._replace(normalize=command.normalize)
-        if command.dense_width:
+        width = model.weights[pooling.DENSE[0]].shape[1] if recipe.dense else 0
+        self._task.dense_width = command.dense_width or width
+        # A layer that goes on as it is keeps its activation.
+        if command.given("dense_activation") or self._task.dense_width != width:
+            if not self._task.dense_width:
+                raise UserError(
+                    f"--dense_activation={command.dense_activation}: there is no dense layer; give "
+                    "--dense_width"
+                )
             recipe = recipe._replace(dense=command.dense_activation)
-        elif recipe.dense:
-            self._task.dense_width = model.weights[pooling.DENSE[0]].shape[1]
         self._task.recipe = recipe
+        width = self._task.width(model.config)
+        if command.do_train and any(d >= width for d in self._task.dimensions):
+            raise UserError(
+                f"--matryoshka_dimensions={command.matryoshka_dimensions}: the vectors are {width} "
+                "wide; give smaller numbers"
+            )
         return model
 
+    def _layout(self, path, split):
+        """What is scored are pairs at least, whatever the model was trained on."""
+        command, layout = self._command, super()._layout(path, split)
+        if command.negative_columns and command.text_column:
+            layout = layout._replace(further=siamese_data.further_columns(command))
+        if layout.text_b is None and command.text_column:
+            raise UserError(
+                f"--text_column={command.text_column}: several texts are compared; give "
+                "--text_pair_column too"
+            )
+        if layout.text_b is None:
+            return inputs.Layout(0, 1, 2 if split == "dev" else None, kind=layout.kind)
+        return layout
+
     def _further_record_flags(self, phase):
-        flags = {"texts_apart": self._copies(phase)}
+        flags = {"texts_numbered": self._copies(phase)}
         if phase == "train" or self._taught(phase):
             flags |= {"teacher": self._command.teacher}
         if phase == "train" and self._command.hard_negatives:
@@ -98,9 +125,10 @@ class SiameseSession(phases.Session):
         parse = None
         if layout.label is not None:
             objective = OBJECTIVES[command.objective]
-            parse = inputs.parse_value
-            if self._source is not None:
-                parse = siamese_data.scored_parser(self._source, self._task, objective)
+            parse, source = inputs.parse_value, self._source
+            own = isinstance(source, OwnReader)
+            if own or (source is not None and siamese_data.label_kind(source, objective)):
+                parse = siamese_data.scored_parser(source, self._task, objective)
         return inputs.load_examples(path, layout, "dev", parse, command.on_bad_line, "--eval_file")
 
     def _with_hard_negatives(self, examples):
@@ -113,11 +141,6 @@ class SiameseSession(phases.Session):
         command = self._command
         log.info("%s: asking it about %d examples", command.teacher, len(examples))
         if siamese_data.teaches_values(command.teacher):
-            if OBJECTIVES[command.objective].label == "vectors":
-                raise UserError(
-                    f"--teacher={command.teacher}: a model of run_reg has values of pairs and no "
-                    "vectors; give --objective=cosine_regression, or a model of vectors"
-                )
             teacher = Reranker(command.teacher, self._precision, "teacher")
             values = teacher.scores([(example.text_a, example.text_b) for example in examples])
             return self._task.mapped(values, teacher.value_range).astype(np.float32)

@@ -8,6 +8,7 @@ import typing
 from bert_tools.errors import UserError
 from bert_tools.inputs.data_sets import DataSet
 from bert_tools.inputs.examples import Layout, parse_value
+from bert_tools.inputs.text_features import TEXT_NUMBERS
 from bert_tools.tasks import classify, regress
 
 # Sentence1..3 as in the known Keras example of this kind, or sentence-transformers' names.
@@ -49,6 +50,7 @@ class Objective(typing.NamedTuple):
     label: "value", "binary" (1 or 0), "class", "vectors" (of a teacher) or None.
     copies: int, how often each text goes through the encoder.
     margin: float or None, the default of --margin.
+    alone: bool, whether an example of two texts teaches something by itself.
     """
 
     function: str
@@ -56,16 +58,17 @@ class Objective(typing.NamedTuple):
     label: str | None
     copies: int = 1
     margin: float | None = None
+    alone: bool = True
 
 
 OBJECTIVES = {
     "cosine_regression": Objective("cosine_regression", (2, 2), "value"),
     "triplet": Objective("triplet", (3, None), None, margin=1.0),
-    "multiple_negatives": Objective("multiple_negatives", (2, None), None),
-    "cosent": Objective("cosent", (2, 2), "value"),
+    "multiple_negatives": Objective("multiple_negatives", (2, None), None, alone=False),
+    "cosent": Objective("cosent", (2, 2), "value", alone=False),
     "contrastive": Objective("contrastive", (2, 2), "binary", margin=0.5),
     "softmax_nli": Objective("softmax_nli", (2, 2), "class"),
-    "simcse": Objective("multiple_negatives", (1, 1), None, copies=2),
+    "simcse": Objective("multiple_negatives", (1, 1), None, copies=2, alone=False),
     "distillation": Objective("distillation", (1, None), "vectors"),
 }
 
@@ -103,7 +106,7 @@ class Siamese:
       label_list: the classes of softmax_nli, or None.
 
     Attributes:
-      recipe, label_list, copies.
+      recipe, dense_width, dimensions, label_list, copies.
     """
 
     name = "siamese"
@@ -124,11 +127,11 @@ class Siamese:
     ):
         self._name, self._objective = objective, OBJECTIVES[objective]
         self._options, self.recipe = options or Options(), recipe
-        self.dense_width, self._dimensions = dense_width, tuple(dimensions)
+        self.dense_width, self.dimensions = dense_width, tuple(dimensions)
         self._value_range, self._target_range = value_range, target_range
         self.label_list = label_list
         self.copies = self._objective.copies
-        if self._dimensions and self._objective.label in ("class", "vectors"):
+        if self.dimensions and self._objective.label in ("class", "vectors"):
             raise UserError(
                 f"--matryoshka_dimensions: --objective={objective} needs whole vectors; leave one "
                 "of the two out"
@@ -234,7 +237,7 @@ class Siamese:
             predictions["classes"] = tf.argmax(logits, 1)
         function = getattr(objectives, self._objective.function)
         loss = function(vectors, labels, options)
-        for dimension in self._dimensions:
+        for dimension in self.dimensions:
             loss += function(vectors[..., :dimension], labels, options)
         return loss, predictions
 
@@ -257,7 +260,8 @@ class Siamese:
 
         Args:
           predictions: {"vectors": float32 array [n, texts, width], "classes": int array [n]}.
-          features: {name: array [n, ...]}.
+          features: {name: array [n, ...]}; of what has no labels also
+            text_features.TEXT_NUMBERS, int array [n, texts].
 
         Returns:
           dict. Pairs with values: pearson and spearman of the cosine, and average_precision where
@@ -274,7 +278,7 @@ class Siamese:
             }
         vectors = predictions["vectors"]
         found = self._of_vectors(vectors, features)
-        for dimension in self._dimensions:
+        for dimension in self.dimensions:
             part = self._of_vectors(vectors[..., :dimension], features)
             found |= {f"{name}_{dimension}": value for name, value in part.items()}
         return found
@@ -295,7 +299,7 @@ class Siamese:
             return found
         found = {}
         if vectors.shape[1] > 1 and not features.keys() & set(self.label_columns):
-            found = ranking(vectors)
+            found = ranking(vectors, features[TEXT_NUMBERS])
         if vectors.shape[1] > 2:
             name = self._options.distance if self._name == "triplet" else "cosine"
             near = similarity(vectors[:, 0], vectors[:, 1], name)
@@ -330,7 +334,7 @@ class Siamese:
             **options,
             "value_range": list(self._value_range) if self._value_range else None,
             "target_range": list(self._target_range),
-            "matryoshka_dimensions": list(self._dimensions),
+            "matryoshka_dimensions": list(self.dimensions),
             "labels": self.label_list,
             "pooling": poolings if len(poolings) > 1 else poolings[0],
             "normalize": self.recipe.normalize,
@@ -347,16 +351,18 @@ class Siamese:
         return similarity(first, np.array(others), "cosine")
 
 
-def ranking(vectors):
+def ranking(vectors, numbers):
     """How high second texts rank, by cosine with the first, among all texts but the first ones.
 
     Args:
       vectors: float array [n, texts, width].
+      numbers: int array [n, texts], the same for the same text, whose vectors may differ by
+        rounding.
 
     Returns:
       {"recall@1", "recall@5", "recall@10", "mrr": float}. Before the right text do not count: one
-      as near, the first text itself where it is another example's second one, and what stands
-      beside the same first text in another example.
+      as near, that text once more, the first text itself where it is another example's second one,
+      and what stands beside the same first text in another example.
     """
     import numpy as np
 
@@ -364,14 +370,17 @@ def ranking(vectors):
     vectors = vectors / lengths
     first, width = vectors[:, 0], vectors.shape[-1]
     others = vectors[:, 1:].transpose(1, 0, 2).reshape(-1, width)
+    of_others = numbers[:, 1:].T.reshape(-1)
     ranks = []
     for start in range(0, len(first), _ROWS):
         part = first[start : start + _ROWS]
         scores = part @ others.T
         places = np.arange(start, start + len(part))
         own = scores[np.arange(len(part)), places]
-        nearer = (scores > own[:, np.newaxis] + 1e-6) & (scores < 1 - 1e-6)
-        nearer[:, : len(first)] &= part @ first.T < 1 - 1e-6
+        anchor, right = numbers[places, :2].T[..., np.newaxis]
+        nearer = scores > own[:, np.newaxis] + 1e-6
+        nearer &= (of_others != anchor) & (of_others != right)
+        nearer[:, : len(first)] &= numbers[:, 0] != anchor
         ranks.append(1 + np.count_nonzero(nearer, axis=1))
     ranks = np.concatenate(ranks)
     found = {f"recall@{k}": float(np.mean(ranks <= k)) for k in (1, 5, 10)}

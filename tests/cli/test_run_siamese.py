@@ -18,7 +18,14 @@ from cli_toys import (
 )
 
 from bert_tools import encoder, hub
-from bert_tools.cli import app, convert_checkpoint, extract_cls, run_reg, run_siamese
+from bert_tools.cli import (
+    app,
+    convert_checkpoint,
+    extract_cls,
+    run_classifier,
+    run_reg,
+    run_siamese,
+)
 from bert_tools.sentence.encoder import Encoder
 from bert_tools.sentence.similarity import similarity
 
@@ -280,6 +287,79 @@ def test_classes(run, flags, tmp_path):
     assert status == 0, err
     assert json.loads(printed)["eval_accuracy"] == results(tmp_path / "out")["eval_accuracy"]
 
+    # Values are compared with cosines, also by what was trained on classes.
+    sim = write(tmp_path / "sim", "sim")
+    folder = tmp_path / "other"
+    of_values = {"dev_task_name": "sim", "dev_data_dir": sim, "output_dir": folder}
+    status, _, err = run(**{**given, **of_values, "num_train_epochs": 1})
+    assert status == 0, err
+    assert "spearman" in results(folder) and "eval_accuracy" not in results(folder)
+    status, printed, err = run(
+        bert=tmp_path / "out", eval_file=sim / "dev.tsv", task_name="sim", max_seq_length=16
+    )
+    assert status == 0, err
+    assert "spearman" in json.loads(printed)
+
+    # A class that training never had is told before any work, with its place.
+    path = tmp_path / "nli" / "dev.tsv"
+    path.write_text(path.read_text().replace("entailment", "neutral"))
+    error = error_of(run(**{**given, "output_dir": tmp_path / "x"}))
+    assert "dev.tsv:" in error and "the label 'neutral' is none of the model's: contr" in error
+    assert not (tmp_path / "x").exists()
+
+
+def test_single_texts_train_what_compares_pairs(run, flags, tmp_path):
+    given = flags("texts", objective="simcse", do_train=True, max_train_steps=1)
+    assert run(**given)[0] == 0
+    pairs = write(tmp_path / "pairs", "pairs") / "test.tsv"
+    status, printed, err = run(bert=tmp_path / "out", predict_file=pairs)
+    assert status == 0, err
+    rows = [row.split("\t") for row in pairs.read_text().splitlines()]
+    first, second = (Encoder.load(str(tmp_path / "out")).encode(t) for t in zip(*rows, strict=True))
+    found = [float(row) for row in printed.splitlines()]
+    np.testing.assert_allclose(found, similarity(first, second, "cosine"), atol=2e-6)
+    values = write(tmp_path / "sim", "sim") / "dev.tsv"
+    status, printed, err = run(bert=tmp_path / "out", eval_file=values)
+    assert status == 0, err
+    assert "spearman" in json.loads(printed)
+    error = error_of(run(bert=tmp_path / "out", predict_file=pairs, text_column="0"))
+    assert "--text_column=0: several texts are compared; give --text_pair_column too" in error
+
+
+def test_negatives_of_files_to_score(run, flags, tmp_path):
+    assert run(**flags("triplets", objective="triplet", do_train=True, max_train_steps=1))[0] == 0
+    path = tmp_path / "triplets" / "validation.csv"
+    status, plain, err = run(bert=tmp_path / "out", eval_file=path, task_name="triplets")
+    assert status == 0, err
+    columns = {"text_column": "Sentence1", "text_pair_column": "Sentence2"}
+    columns["negative_columns"] = "Sentence3"
+    status, named, err = run(bert=tmp_path / "out", eval_file=path, **columns)
+    assert status == 0, err
+    assert json.loads(named) == json.loads(plain)
+    assert "triplet_accuracy" in json.loads(named)
+
+
+def test_dense_layer_keeps_its_activation(run, flags, tmp_path):
+    given = flags("sim", do_train=True, max_train_steps=1, dense_width=8)
+    assert run(**given, dense_activation="linear")[0] == 0
+    again = {**given, "bert": tmp_path / "out", "output_dir": tmp_path / "again"}
+    assert run(**again)[0] == 0
+    assert json.loads((tmp_path / "again" / "bert_tools.json").read_text())["dense"] == "linear"
+    again = {**again, "output_dir": tmp_path / "tanh", "dense_activation": "tanh"}
+    assert run(**again)[0] == 0
+    assert json.loads((tmp_path / "tanh" / "bert_tools.json").read_text())["dense"] == "tanh"
+
+
+def test_ranges_of_a_trained_model(run, flags, tmp_path):
+    """They are the model's; of another one an error and not another loss."""
+    assert run(**flags("sim", do_train=True, max_train_steps=1))[0] == 0
+    path = tmp_path / "sim" / "dev.tsv"
+    scored = {"bert": tmp_path / "out", "eval_file": path}
+    assert run(**scored, target_range="0,1.0")[0] == 0
+    for flag, value in (("target_range", "-1,1"), ("value_range", "0,5")):
+        error = error_of(run(**scored, **{flag: value}))
+        assert f"--{flag}={value}: the model was trained with" in error
+
 
 def test_dense_layer_and_fewer_layers(run, flags, tmp_path):
     """They are the folder's from then on: here, and in sentence-transformers' layout and back."""
@@ -323,6 +403,14 @@ def test_distillation(run, flags, wide_model, tmp_path):
     assert results(tmp_path / "out")["eval_loss"] > 0
     error = error_of(run(**{**given, "output_dir": tmp_path / "x", "dense_width": 8}))
     assert "its vectors are 16 wide, the model's 8; give --dense_width=16" in error
+    assert not (tmp_path / "x" / "bert_tools.json").exists()
+    clf = toy_flags(wide_model, write(tmp_path / "nli", "nli"), tmp_path / "clf")
+    clf |= {"task_name": "csv", "text_column": "0", "label_column": "2", "do_train": True}
+    assert run(run_classifier, **clf, max_train_steps=1)[0] == 0
+    error = error_of(run(**{**given, "teacher": tmp_path / "clf"}))
+    assert "a model of another kind of task (classify)" in error
+    error = error_of(run(**{**given, "teacher": tmp_path / "nowhere"}))
+    assert f"--teacher={tmp_path / 'nowhere'}: no such model" in error
 
 
 def test_teacher_of_pair_scores(run, flags, wide_model, tmp_path, monkeypatch):
@@ -353,6 +441,20 @@ def test_teacher_of_pair_scores(run, flags, wide_model, tmp_path, monkeypatch):
         ("sim", {"num_hidden_layers": 3}, "--num_hidden_layers=3: the model has 2; give at most"),
         ("sim", {"value_range": "5"}, "--value_range=5: expected LOW,HIGH, such as 0,5"),
         ("sim", {"matryoshka_dimensions": "8,x"}, "--matryoshka_dimensions=8,x: expected numbers"),
+        ("sim", {"matryoshka_dimensions": "8,8"}, "expected numbers from 1, each once"),
+        ("sim", {"matryoshka_dimensions": "8,16"}, "the vectors are 16 wide; give smaller numbers"),
+        ("sim", {"target_range": ""}, "--target_range=: expected LOW,HIGH"),
+        ("sim", {"target_range": "-5,5"}, "--target_range=-5,5: cosines lie in -1..1;"),
+        ("sim", {"dense_activation": "tanh"}, "there is no dense layer; give --dense_width"),
+        ("sim", {"objective": "cosent", "scale": 0}, "--scale=0: leaves nothing of the cosines"),
+        ("sim", {"dev_task_name": "pairs"}, "--dev_task_name=pairs: is of --do_eval=true or"),
+        ("sim", {"dev_data_dir": "nowhere", "do_eval": True}, "--dev_data_dir=nowhere: no such"),
+        (
+            "pairs",
+            {"objective": "multiple_negatives", "train_batch_size": 1},
+            "--train_batch_size=1: --objective=multiple_negatives compares the examples of a step",
+        ),
+        ("triplets", {"objective": "triplet", "margin": -1}, "margin"),
         ("pairs", {"objective": "triplet", "hard_negatives": 30}, "different second texts; lower"),
         ("texts", {"objective": "simcse", "do_eval": True}, "holds single texts, and --do_eval"),
     ],

@@ -7,7 +7,12 @@ from bert_tools.estimator import in_places
 from bert_tools.inputs import tfrecord
 from bert_tools.inputs.batches import input_fn_builder
 from bert_tools.inputs.examples import InputExample
-from bert_tools.inputs.text_features import OWNERS, convert_examples_to_features, texts_of
+from bert_tools.inputs.text_features import (
+    OWNERS,
+    TEXT_NUMBERS,
+    convert_examples_to_features,
+    texts_of,
+)
 from bert_tools.tokenization import FullTokenizer
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "b", "c", "d"]
@@ -40,7 +45,10 @@ def test_a_row_a_text(tokenizer):
     )
     np.testing.assert_array_equal(twice.columns[OWNERS], [0, 0, 1, 1])
     np.testing.assert_array_equal(twice.input_ids, [2, 4, 3] * 2 + [2, 5, 3] * 2)
-    assert twice.columns.keys() == {OWNERS}
+    assert twice.columns.keys() == {OWNERS, TEXT_NUMBERS}
+    same = [InputExample("0", "a", "b"), InputExample("1", "b", "a")]
+    same = convert_examples_to_features(same, None, 16, tokenizer)
+    np.testing.assert_array_equal(same.columns[TEXT_NUMBERS], [0, 1, 1, 0])
     assert texts_of(InputExample("0", "a", "b", None, ("c", "d"))) == ["a", "b", "c", "d"]
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from bert_tools.inputs.text_features import TEXT_NUMBERS
 from bert_tools.tasks import objectives
 from bert_tools.tasks.siamese import OBJECTIVES, Options, Siamese, ranking
 
@@ -151,7 +152,8 @@ def test_compare_takes_texts_in_order(name):
 def test_ranking_by_hand():
     """Ranks 1, 2 and 1: the same text twice is found as well there as here."""
     vectors = np.array([[[1, 0], [1, 0.1]], [[0, 1], [1, 1]], [[1, 1], [1, 1]]], np.float32)
-    found = ranking(np.concatenate([vectors, [[[-1, -1], [0.1, 1]]]]))
+    numbers = np.array([[0, 1], [2, 3], [4, 4], [5, 6]])
+    found = ranking(np.concatenate([vectors, [[[-1, -1], [0.1, 1]]]]), numbers)
     # The fourth example's first text is nearest to (1, 0.1) or (0.1, 1), equally.
     assert found == {"recall@1": 0.75, "recall@5": 1.0, "recall@10": 1.0, "mrr": (3 + 0.5) / 4}
 
@@ -161,16 +163,26 @@ def test_ranking_of_texts_in_several_examples():
     texts and B is nearer to A than C is.
     """
     a, b, c, d = [1, 0], [1, 0.1], [1, 0.5], [1, 0.3]
-    found = ranking(np.array([[a, b], [a, c], [b, a]], np.float32))
+    numbers = np.array([[0, 1], [0, 2], [1, 0], [3, 3]])
+    found = ranking(np.array([[a, b], [a, c], [b, a]], np.float32), numbers[:3])
     assert found["recall@1"] == 1.0
-    found = ranking(np.array([[a, b], [a, c], [b, a], [d, d]], np.float32))
+    found = ranking(np.array([[a, b], [a, c], [b, a], [d, d]], np.float32), numbers)
     assert found["mrr"] == (1 + 0.5 + 1 + 1) / 4
+
+
+def test_ranking_knows_texts_and_not_vectors():
+    """The same text at another place of a packed row in bfloat16 has a slightly other vector."""
+    a, b, near = [1, 0.2], [1, 0.3], [1, 0.203]
+    vectors = np.array([[a, b], [b, near]], np.float32)
+    assert ranking(vectors, np.array([[0, 1], [1, 0]]))["recall@1"] == 1.0
+    assert ranking(vectors, np.array([[0, 1], [1, 2]]))["recall@1"] == 0.5
 
 
 def test_metrics():
     vectors = np.array([[[1, 0], [1, 0.1], [0, 1]], [[0, 1], [1, 0], [0, 1]]], np.float32)
     task = Siamese("multiple_negatives", dimensions=(1,))
-    found = task.metrics({"vectors": vectors}, {})
+    numbers = np.array([[0, 1, 2], [3, 4, 3]])
+    found = task.metrics({"vectors": vectors}, {TEXT_NUMBERS: numbers})
     assert found["triplet_accuracy"] == 0.5
     assert {"recall@1", "mrr", "recall@1_1", "triplet_accuracy_1"} <= found.keys()
     pairs = np.array([[[1, 0], [1, 0]], [[1, 0], [1, 1]], [[1, 0], [0, 1]]], np.float32)
