@@ -11,9 +11,8 @@ triplets  Quora's duplicates, each with the question that shares most rare words
           by triplet_accuracy; trained by the triplet objective (one epoch, batch 32, rate 2e-5).
           And whether k-means on EXAMPLES/six_questions.txt parts the first three from the others.
 teacher   STS-B's pairs with the values of DIR, a model of pairs that run_reg trained on STS-B
-          (configs/sts-b.flags), in the place of their own; then with twice as many pairs that have
-          no values of their own besides: of each text the nearest ones but for its partner. The
-          test set's Spearman; siamese.py has that of training with the pairs' own values.
+          (configs/sts-b.flags), in the place of their own. The test set's Spearman; siamese.py has
+          that of training with the pairs' own values.
 
 STSB holds {train,dev,test}.tsv of task sim; QUORA is a TSV with a header that names qid1, qid2,
 question1, question2 and is_duplicate.
@@ -35,7 +34,6 @@ from bert_tools import hub
 from bert_tools.cli import run_siamese, siamese_phases
 from bert_tools.sentence.clusters import k_means
 from bert_tools.sentence.encoder import Encoder
-from bert_tools.sentence.search import Exact
 from bert_tools.sentence.similarity import similarity
 
 LAYERS = 3
@@ -140,28 +138,19 @@ def triplets(arguments, folder):
 
 def teacher(arguments, folder):
     """See above."""
-    encoder = Encoder.load(arguments.bert)
-    yield {"model": "as it is", **of_pairs(encoder, arguments)}
-    pairs = [row[:2] for row in sim_rows(arguments.stsb_dir, "train")]
-    further = nearest_pairs(encoder, pairs, 2)
-    for name, rows in (("pairs", pairs), ("more", pairs + further)):
-        os.makedirs(os.path.join(folder, name))
-        with open(os.path.join(folder, name, "train.tsv"), "w", encoding="utf-8") as writer:
-            writer.writelines(f"{first}\t{second}\n" for first, second in rows)
-    taught = {"teacher": arguments.teacher, "task_name": "pairs"}
-    settings = {
-        "the teacher's values": {**taught, "data_dir": os.path.join(folder, "pairs")},
-        "the teacher's values, three times the pairs": {
-            **taught,
-            "data_dir": os.path.join(folder, "more"),
-            "num_train_epochs": 2,
-        },
+    yield {"model": "as it is", **of_pairs(Encoder.load(arguments.bert), arguments)}
+    with open(os.path.join(folder, "train.tsv"), "w", encoding="utf-8") as writer:
+        rows = sim_rows(arguments.stsb_dir, "train")
+        writer.writelines(f"{first}\t{second}\n" for first, second, _ in rows)
+    flags = {
+        **REGRESSION,
+        "task_name": "pairs",
+        "data_dir": folder,
+        "teacher": arguments.teacher,
     }
     for seed in seeds(arguments):
-        for name, flags in settings.items():
-            output = os.path.join(folder, f"{name}-{seed}")
-            encoder = train(arguments, {**REGRESSION, **flags}, seed, output)
-            yield {"model": name, "seed": seed, **of_pairs(encoder, arguments)}
+        encoder = train(arguments, flags, seed, os.path.join(folder, f"teacher-{seed}"))
+        yield {"model": "taught", "seed": seed, **of_pairs(encoder, arguments)}
 
 
 def of_pairs(encoder, arguments):
@@ -232,22 +221,6 @@ def triplets_of(path):
             known = wider
         shared[[place[qid] for qid in known]] = -1
         yield texts[anchor], texts[positive], texts[ids[int(shared.argmax())]]
-
-
-def nearest_pairs(encoder, pairs, count):
-    """As many pairs for each of `pairs`: of their texts and those that lie nearest to them."""
-    texts = list(dict.fromkeys(text for pair in pairs for text in pair))
-    known = {frozenset(pair) for pair in pairs}
-    vectors = encoder.encode(texts)
-    _, places = Exact(vectors).search(vectors, 1 + 2 * count)
-    found = {}
-    # The nearest of every text first, then the second ones.
-    for column in places.T:
-        for text, place in zip(texts, column.tolist(), strict=True):
-            pair = frozenset((text, texts[place]))
-            if len(pair) == 2 and pair not in known:
-                found.setdefault(pair, (text, texts[place]))
-    return list(found.values())[: count * len(pairs)]
 
 
 CASES = {"layers": layers, "triplets": triplets, "teacher": teacher}
