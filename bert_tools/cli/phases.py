@@ -12,7 +12,7 @@ import os
 import tempfile
 
 from bert_tools import checkpoints, encoder, files
-from bert_tools.cli import scoring, shared_flags, task_data
+from bert_tools.cli import head_labels, scoring, shared_flags, task_data
 from bert_tools.distribution import is_chief
 from bert_tools.errors import UserError
 from bert_tools.estimator import Estimator, Evaluation, RunConfig, scalars
@@ -308,6 +308,8 @@ class Session:
                 unused[0],
             )
         kind = self._kind_of_head(model)
+        labels = head_labels.of_start(command, self._task.name)
+        difference = labels and head_labels.difference(labels, self._task.label_list)
         for name, shape in shapes.items():
             if name not in model.weights:
                 continue
@@ -316,6 +318,8 @@ class Session:
                     f"{model.source}: its {name} was trained for another kind of task ({kind}, "
                     f"this command's is {self._task.name})"
                 )
+            elif difference and command.do_train:
+                others[name] = f"{model.source}: {difference}"
             elif model.weights[name].shape != shape:
                 others[name] = (
                     f"{model.source}: its {name} has shape {list(model.weights[name].shape)}, this "
@@ -330,6 +334,9 @@ class Session:
             log.warning("%s; training starts with a new head", next(iter(others.values())))
             kept = {name: array for name, array in model.weights.items() if name not in shapes}
             return model._replace(weights=kept)
+        if labels:
+            arranged = head_labels.arranged(model.weights, shapes, labels, self._task.label_list)
+            model = model._replace(weights=arranged)
         new = [name for name in shapes if name not in model.weights]
         if not new or command.do_train:
             return model

@@ -106,7 +106,7 @@ def flags():
 def run(command):
     """The command; see the module's docstring."""
     from bert_tools import plots
-    from bert_tools.tasks import classify, multi_label
+    from bert_tools.tasks import classify
     from bert_tools.tasks.multi_label import MultiLabel
 
     # Everything that can be wrong is looked at before TensorFlow is loaded and any work is done.
@@ -132,9 +132,7 @@ def run(command):
         # The training set says which labels there are, before any other file is read.
         parse = _parser(command, source, labels)
         data = task_data.load(command, source, ["train"], parse)
-        path, examples = data["train"]
-        found = (multi_label if command.multi_label else classify).labels_of(examples, path)
-        labels = labels or found
+        labels = _training_labels(command, labels, *data["train"])
     if not labels:
         raise UserError(
             "--labels is missing; the model does not say what its classes are, list them in the "
@@ -210,6 +208,24 @@ def _parser(command, source, labels):
             return MultiLabel(labels, separator).parse_label
         return lambda cell: tuple(sorted(parse_labels(cell, separator)))
     return _task(labels, source).parse_label if labels else classify.parse_label
+
+
+def _training_labels(command, labels, path, examples):
+    """The labels of a training run: `labels`, where they are known, else those of its examples; in
+    the order of the head that it goes on with, unless --labels says another.
+    """
+    from bert_tools.cli import head_labels
+    from bert_tools.tasks import classify, multi_label
+    from bert_tools.tasks.multi_label import MultiLabel
+
+    if command.multi_label:
+        task, found = MultiLabel, {label for example in examples for label in example.label}
+    else:
+        task, found = classify.Classification, set(classify.labels_of(examples, path))
+    if not command.labels:
+        found = classify.in_order(found)
+        labels = head_labels.adopted(command, task.name, labels, found)
+    return labels or (multi_label.labels_of(examples, path) if command.multi_label else found)
 
 
 def _keep_thresholds(command, task, name, predictions, features):

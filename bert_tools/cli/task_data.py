@@ -160,7 +160,7 @@ def described(output_dir, handle, kind):
         path = os.path.join(folder or "", "bert_tools.json")
         if folder and os.path.exists(path):
             stored = files.read_json(path)
-            _check_description(stored, path)
+            check_description(stored, path)
             kinds = (kind,) if isinstance(kind, str) else kind
             if stored.get("task") not in (None, *kinds):
                 raise UserError(
@@ -171,7 +171,7 @@ def described(output_dir, handle, kind):
     return {}
 
 
-def _check_description(stored, path):
+def check_description(stored, path):
     """The values of a bert_tools.json that commands read, as UserError when one is of no use."""
     columns = stored.get("columns")
     numbers = (int, float)
@@ -358,7 +358,7 @@ def _split(command):
     if not os.path.exists(os.path.join(folder, "checkpoint")) or not os.path.exists(path):
         return command.dev_fraction, command.seed
     stored = files.read_json(path)
-    _check_description(stored, path)
+    check_description(stored, path)
     kept = stored.get("dev_split", {"fraction": command.dev_fraction, "seed": command.seed})
     if command.dev_fraction and command.dev_fraction != kept["fraction"]:
         raise UserError(
