@@ -22,10 +22,11 @@ class Sentence(typing.NamedTuple):
 
     Attributes:
       number: int, the number of its first line, from 1.
-      gap: int, blank lines before it.
+      gap: int, blank lines before it; the one that ends a sentence before is not among them.
       lines: list of str, as they stand there; none where only blank lines are left.
       words: list of str; none of a -DOCSTART- line, which has no words.
       tags: list of str, or None where they are not read.
+      ended: bool, a blank line ends it.
     """
 
     number: int
@@ -33,9 +34,12 @@ class Sentence(typing.NamedTuple):
     lines: list
     words: list
     tags: list | None
+    ended: bool = False
 
     def tagged(self, tags):
-        """Its lines with a column of `tags` added, and the blank lines before, as one str."""
+        """Its lines with a column of `tags` added, the blank lines before, and the one that ends
+        it, as one str.
+        """
         tags = tags if self.words else ["O"] * len(self.lines)
         rows = (
             f"{line}{'' if line.endswith(separator) else separator}{tag}\n"
@@ -43,7 +47,7 @@ class Sentence(typing.NamedTuple):
                 self.lines, map(_separator, self.lines), tags, strict=True
             )
         )
-        return "\n" * self.gap + "".join(rows)
+        return "\n" * self.gap + "".join(rows) + "\n" * self.ended
 
 
 def read_sentences(lines, word_column=0, tag_column=None):
@@ -55,7 +59,7 @@ def read_sentences(lines, word_column=0, tag_column=None):
       tag_column: likewise, or None: no tags are read.
     """
     columns = None
-    for number, gap, rows in _blocks(lines):
+    for number, gap, rows, ended in _blocks(lines):
         first_error, cells = None, []
         for place, line in rows:
             if isinstance(line, UserError):
@@ -72,11 +76,11 @@ def read_sentences(lines, word_column=0, tag_column=None):
             continue
         text = [line for _, line in rows]
         if not rows or cells[0][0] == _DOCUMENT:
-            yield Sentence(number, gap, text, [], None if tag_column is None else [])
+            yield Sentence(number, gap, text, [], None if tag_column is None else [], ended)
             continue
         words = [found[word_column] for found in cells]
         tags = None if tag_column is None else [found[tag_column] for found in cells]
-        yield Sentence(number, gap, text, words, tags)
+        yield Sentence(number, gap, text, words, tags, ended)
 
 
 def load_sentences(path, word_column, tag_column, on_bad_line="error", flag="--data_dir"):
@@ -201,24 +205,25 @@ def repaired(sentences, labels, path):
 
 
 def _blocks(lines):
-    """(number of the first line, blank lines before, [(number, line)]) of each sentence; a line
-    that cannot be read is a UserError in place of the str.
+    """(number of the first line, blank lines before, [(number, line)], whether a blank line ends
+    it) of each sentence, and of each -DOCSTART- line; a line that cannot be read is a UserError in
+    place of the str.
     """
-    gap, rows = 0, []
+    gap, rows, alone = 0, [], False
     for number, line in lines:
-        blank = not isinstance(line, UserError) and not line.strip(" \t")
-        if blank and not rows:
-            gap += 1
+        readable = not isinstance(line, UserError)
+        blank = readable and not line.strip(" \t")
+        marks = readable and not blank and _cells(line)[0] == _DOCUMENT
+        if rows and (blank or marks or alone):
+            yield rows[0][0], gap, rows, blank
+            gap, rows = 0, []
         elif blank:
-            yield rows[0][0], gap, rows
-            gap, rows = 1, []
-        else:
+            gap += 1
+        if not blank:
             rows.append((number, line))
-            if not isinstance(line, UserError) and line.startswith(_DOCUMENT):
-                yield number, gap, rows
-                gap, rows = 0, []
+            alone = marks
     if rows or gap:
-        yield rows[0][0] if rows else 0, gap, rows
+        yield rows[0][0] if rows else 0, gap, rows, False
 
 
 def _separator(line):

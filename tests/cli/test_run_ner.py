@@ -105,6 +105,21 @@ def test_long_sentences(run, flags, tmp_path):
     assert tagged == "a B-X\nb I-X\nc O\nd B-Y\n" * 20
 
 
+def test_a_document_need_not_follow_a_blank_line(run, flags, tmp_path):
+    """Neither in training nor in what is tagged, whose lines stay as they are."""
+    data = flags["data_dir"]
+    text = (data / "train.txt").read_text()
+    (data / "train.txt").write_text(text.replace("\n\n", "\n-DOCSTART- O\n", 9))
+    (data / "test.txt").write_text("a\nb\n-DOCSTART-\nd\n\n-DOCSTART-\n")
+    status, _, err = run(**flags, do_train=True, do_predict=True)
+    assert status == 0, err
+    meta = json.loads((tmp_path / "out" / "bert_tools.json").read_text())
+    assert meta["labels"] == ["O", "B-X", "I-X", "B-Y", "I-Y"]
+    tagged = (tmp_path / "out" / "test_predictions.txt").read_text()
+    assert tagged == "a B-X\nb I-X\n-DOCSTART- O\nd B-Y\n\n-DOCSTART- O\n"
+    assert f"predicting 2 sentences ({data}/test.txt)" in err
+
+
 def test_best_metric(run, flags, tmp_path):
     status, _, err = run(**flags, do_train=True, eval_steps=80, best_metric="f1_score")
     assert status == 0 and "f1_score" in err
@@ -203,7 +218,7 @@ def test_missing_files(run, flags):
 
 
 def test_answers_before_the_end_of_the_stream(run, flags, tmp_path):
-    """A sentence is answered at its blank line."""
+    """A sentence is answered at its blank line, and with it."""
     assert run(**flags, do_train=True)[0] == 0
     command = [sys.executable, str(ROOT / "scripts" / "run_ner.py"), f"--bert={tmp_path / 'out'}"]
     with subprocess.Popen(
@@ -217,11 +232,8 @@ def test_answers_before_the_end_of_the_stream(run, flags, tmp_path):
         for sentence in (["a", "b"], ["d"]):
             running.stdin.write("".join(f"{word}\n" for word in sentence) + "\n")
             running.stdin.flush()
-            found = []
-            while len(found) < len(sentence):
-                line = running.stdout.readline()
-                found += [line] if line.strip() else []
-            assert found == [f"{word} {TAGS[word]}\n" for word in sentence]
+            found = [running.stdout.readline() for _ in range(len(sentence) + 1)]
+            assert found == [*(f"{word} {TAGS[word]}\n" for word in sentence), "\n"]
         running.stdin.close()
         assert running.wait() == 0
 

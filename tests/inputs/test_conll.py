@@ -18,8 +18,9 @@ def test_columns():
     text = "-DOCSTART- -X- O\n\nEU NNP B-ORG\nrejects VBZ O\n\n\nPeter NNP B-PER\n"
     document, first, second = read(text, 0, -1)
     assert (document.words, document.lines) == ([], ["-DOCSTART- -X- O"])
-    assert first == (3, 1, ["EU NNP B-ORG", "rejects VBZ O"], ["EU", "rejects"], ["B-ORG", "O"])
-    assert (second.number, second.gap, second.words) == (7, 2, ["Peter"])
+    lines, words = ["EU NNP B-ORG", "rejects VBZ O"], ["EU", "rejects"]
+    assert first == (3, 0, lines, words, ["B-ORG", "O"], True)
+    assert (second.number, second.gap, second.words, second.ended) == (7, 1, ["Peter"], False)
     assert read(text, 1)[1].words == ["NNP", "VBZ"]
 
 
@@ -40,7 +41,15 @@ def test_readable_dirt(text, words):
 
 @pytest.mark.parametrize(
     "text",
-    ["a\nb\n\n\n\nc\n", "\n\na O\n", "-DOCSTART-\n\na\n\n-DOCSTART-\n\nb", "a\tx\n\nb\tx\n\n\n"],
+    [
+        "a\nb\n\n\n\nc\n",
+        "\n\na O\n",
+        "-DOCSTART-\n\na\n\n-DOCSTART-\n\nb",
+        "a\tx\n\nb\tx\n\n\n",
+        "a\n-DOCSTART-\nb\nc\n-DOCSTART-\n-DOCSTART-\n\nd\n",
+        "a x\n-DOCSTART- -X-\n\n\nb x\n\n-DOCSTART- x\n",
+        "a\tx\n-DOCSTART-\t-X-\nb\tx\n",
+    ],
 )
 def test_layout_is_kept(text):
     """But for the tags: a column more, and a line end at the end."""
@@ -51,6 +60,26 @@ def test_layout_is_kept(text):
         tag = "O" if line.startswith("-DOC") else "B-X"
         lines.append(f"{line}{separator}{tag}" if line else "")
     assert found == "\n".join(lines) + "\n"
+
+
+@pytest.mark.parametrize(
+    "marker", ["-DOCSTART-", "-DOCSTART- -X- O", "-DOCSTART-\t-X-\tO\tO", " -DOCSTART- O"]
+)
+def test_a_document_ends_the_sentence_before_it(marker):
+    first, document, second = read(f"a O\nb B-X\n{marker}\nc O\n", 0, 1)
+    assert (first.words, first.tags) == (["a", "b"], ["O", "B-X"])
+    assert (document.words, document.lines, document.tags) == ([], [marker], [])
+    assert (second.number, second.words, second.tags) == (4, ["c"], ["O"])
+
+
+def test_a_word_like_the_mark_of_a_document():
+    (sentence,) = read("a O\n-DOCSTART-bar B-X\nb -DOCSTART-\n", 0)
+    assert sentence.words == ["a", "-DOCSTART-bar", "b"]
+
+
+def test_a_sentence_comes_with_the_blank_line_that_ends_it():
+    texts = [s.tagged(["O"] * len(s.words)) for s in read("-DOCSTART-\n\na\n\n\nb\n")]
+    assert texts == ["-DOCSTART- O\n\n", "a O\n\n", "\nb O\n"]
 
 
 @pytest.mark.parametrize(
