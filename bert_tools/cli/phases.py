@@ -296,9 +296,12 @@ class Session:
         meant.
         """
         command = self._command
-        if self._output_dir and checkpoints.latest(self._output_dir):
-            return model
         shapes, others = self._task.head_shapes(model.config), {}
+        if self._output_dir and checkpoints.latest(self._output_dir):
+            # That has the head; another task's would be in its way.
+            weights = model.weights.items()
+            kept = {n: w for n, w in weights if n not in shapes or w.shape == shapes[n]}
+            return model._replace(weights=kept)
         unused = [n for n in model.weights if not n.startswith("bert/") and n not in shapes]
         if unused:
             log.warning(

@@ -139,11 +139,12 @@ def run(command):
             "order of their columns"
         )
     if command.multi_label:
-        thresholds = stored.get("thresholds")
-        if not thresholds or command.given("threshold"):
-            thresholds = command.threshold
         task = MultiLabel(
-            labels, command.label_separator, thresholds, command.tune_thresholds, fields
+            labels,
+            command.label_separator,
+            _thresholds(command, stored, labels),
+            command.tune_thresholds,
+            fields,
         )
         if "train" in asked:
             task.start_from(data["train"][1])
@@ -195,6 +196,13 @@ def _check_multi_label(command):
         raise UserError("--label_separator is empty; name what stands between labels")
     if command.tune_thresholds and not command.do_eval:
         raise UserError("--tune_thresholds: chooses them on the dev set; give --do_eval=true")
+    described = os.path.join(command.output_dir or "", "bert_tools.json")
+    if command.tune_thresholds and not command.do_train and not os.path.exists(described):
+        raise UserError(
+            f"--tune_thresholds: keeps them in --output_dir={command.output_dir}, beside the "
+            "model, and there is none (bert_tools.json); give the folder that training left, or "
+            "train with --do_train=true"
+        )
 
 
 def _parser(command, source, labels):
@@ -226,6 +234,22 @@ def _training_labels(command, labels, path, examples):
         found = classify.in_order(found)
         labels = head_labels.adopted(command, task.name, labels, found)
     return labels or (multi_label.labels_of(examples, path) if command.multi_label else found)
+
+
+def _thresholds(command, stored, labels):
+    """One for each label, or one for all: --threshold, where it is given, else the model's own;
+    a training that goes on in output_dir, or was finished there, keeps what was tuned.
+    """
+    from bert_tools.tasks import classify
+    from bert_tools.tasks.multi_label import MultiLabel
+
+    if command.given("threshold"):
+        return command.threshold
+    if command.do_train and os.path.exists(os.path.join(command.output_dir, "checkpoint")):
+        kinds = (classify.Classification.name, MultiLabel.name)
+        stored = task_data.described(command.output_dir, None, kinds)
+        stored = stored if stored.get("labels") == labels else {}
+    return stored.get("thresholds") or command.threshold
 
 
 def _keep_thresholds(command, task, name, predictions, features):

@@ -120,6 +120,22 @@ def test_json_lines_have_lists(run, flags, tmp_path):
     assert meta["labels"] == ["x", "y", "z"] and meta["thresholds"] == [0.5] * 3
 
 
+def test_tuned_thresholds_outlive_a_repetition(run, flags, tmp_path):
+    flags |= {"num_train_epochs": 0.1, "do_train": True, "do_eval": True}
+
+    def kept(**more):
+        status, _, err = run(**flags, **more)
+        assert status == 0, err
+        return json.loads((tmp_path / "out" / "bert_tools.json").read_text())["thresholds"]
+
+    tuned = kept(tune_thresholds=True)
+    assert tuned != [0.5] * 3
+    assert kept() == tuned
+    results = json.loads((tmp_path / "out" / "eval_results.json").read_text())
+    assert [scores["threshold"] for scores in results["per_class"].values()] == tuned
+    assert kept(threshold=0.3) == [0.3] * 3
+
+
 @pytest.mark.parametrize(
     "more, message",
     [
@@ -144,6 +160,13 @@ def test_label_that_training_never_had(run, flags, tmp_path):
     path.write_text(path.read_text() + "a\tx|w\n")
     error = error_of(run(**flags, do_train=True, do_eval=True))
     assert f"error: {path}:18: the label 'w' is none of the model's: x, y, z" in error
+
+
+def test_thresholds_need_the_folder_of_their_model(run, flags, tmp_path):
+    flags |= {"bert": "model", "do_eval": True, "tune_thresholds": True, "labels": "x,y,z"}
+    error = error_of(run(**flags))
+    assert f"error: --tune_thresholds: keeps them in --output_dir={tmp_path / 'out'}" in error
+    assert not (tmp_path / "out").exists()
 
 
 def test_one_label_alone(run, flags, tmp_path):
