@@ -54,10 +54,6 @@ def tagged(command, path, labels, flag="--data_dir"):
     sentences, bad = conll.load_sentences(
         path, command.word_column, command.tag_column, command.on_bad_line, flag
     )
-    if bad:
-        log.warning(
-            "%s: %d sentences with a bad line left out; the first: %s", path, len(bad), bad[0]
-        )
     if labels is None:
         labels = conll.labels_of(sentences)
         if len(labels) < 2:
@@ -65,7 +61,14 @@ def tagged(command, path, labels, flag="--data_dir"):
                 f"{path}: every tag is O, and there is nothing to learn; check the file"
             )
         labels = head_labels.adopted(command, Tagging.name, None, labels) or labels
-    sentences, changed = conll.repaired(sentences, labels, path)
+    skips = command.on_bad_line == "skip"
+    sentences, changed = conll.repaired(sentences, labels, path, bad if skips else None)
+    if bad:
+        log.warning(
+            "%s: %d sentences with a bad line left out; the first: %s", path, len(bad), bad[0]
+        )
+    if not sentences:
+        raise UserError(f"{path}: holds no usable sentence; expected a word and its tag a line")
     if changed:
         (old, new), _ = changed.most_common(1)[0]
         log.warning(

@@ -172,36 +172,80 @@ def labels_of(sentences):
     return ["O", *(f"{prefix}-{kind}" for kind in kinds for prefix in prefixes)]
 
 
-def repaired(sentences, labels, path):
+def repaired(sentences, labels, path, bad=None):
     """The sentences with tags that the labels' scheme allows, and how many tags that changed.
+
+    Labels with a type that has I- and no B- are CoNLL 2003's first scheme: I- begins an entity, B-
+    one that follows another of its type; without B- the two are one, and its tag counts as changed.
 
     Args:
       sentences: list of Sentence with tags.
-      labels: list of str, of `labels_of`.
+      labels: list of str, of `labels_of`, or those of a model.
       path: str, what errors name.
+      bad: list, or None: gets the UserError of a sentence with a tag that is none of the labels,
+        which is left out.
 
     Returns:
       (list of Sentence, collections.Counter {(tag, what it became): how often}).
 
     Raises:
-      UserError: a tag is none of the labels, whatever the scheme; names its line.
+      UserError: a tag is none of the labels, whatever the scheme, and `bad` is None; names its
+        line.
     """
     scheme, known = scheme_of(labels), set(labels)
+    begins_with_i = scheme == "BIO" and any(
+        tag[0] == "I" and f"B{tag[1:]}" not in known for tag in labels
+    )
     result, changed = [], collections.Counter()
     for sentence in sentences:
-        tags = tags_of(entities(sentence.tags), len(sentence.tags), scheme)
-        for place, (tag, fits) in enumerate(zip(sentence.tags, tags, strict=True)):
-            if fits not in known:
-                listed = ", ".join(labels[:10]) + (", ..." if labels[10:] else "")
-                raise UserError(
-                    f"{path}:{sentence.number + place}: the tag {shown(tag)} is none of the "
-                    f"model's: {listed}"
-                )
-        changed.update(
-            (old, new) for old, new in zip(sentence.tags, tags, strict=True) if old != new
-        )
+        found = entities(sentence.tags)
+        tags = tags_of(found, len(sentence.tags), scheme)
+        if begins_with_i:
+            tags, merged = _begun_with_i(found, tags, known)
+        pairs = list(zip(sentence.tags, tags, strict=True))
+        if not known.issuperset(tags):
+            error = _unknown(sentence, pairs, labels, path)
+            if bad is None:
+                raise error
+            bad.append(error)
+            continue
+        if begins_with_i:
+            changed.update(pairs[place] for place in merged)
+        else:
+            changed.update(pair for pair in pairs if pair[0] != pair[1])
         result.append(sentence._replace(tags=tags))
     return result, changed
+
+
+def _unknown(sentence, pairs, labels, path):
+    """The UserError of a sentence's first tag that is none of the labels.
+
+    pairs: list of (tag, what it is in the labels' scheme).
+    """
+    place = next(place for place, (_, fits) in enumerate(pairs) if fits not in labels)
+    tag, fits = pairs[place]
+    # A type that the model does not have at all needs no word of schemes.
+    known_kind = tag.partition("-")[2] in {label.partition("-")[2] for label in labels}
+    scheme_tag = f" ({fits} in the model's scheme)" if known_kind and tag != fits else ""
+    listed = ", ".join(labels[:10]) + (", ..." if labels[10:] else "")
+    return UserError(
+        f"{path}:{sentence.number + place}: the tag {shown(tag)}{scheme_tag} is none of the "
+        f"model's: {listed}"
+    )
+
+
+def _begun_with_i(found, tags, known):
+    """(BIO tags in CoNLL 2003's first scheme, places where entities are no longer apart, as no B-
+    is known).
+    """
+    tags, merged, ends = list(tags), [], {}
+    for kind, begin, end in found:
+        follows = ends.get(begin) == kind
+        if f"I-{kind}" in known and not (follows and f"B-{kind}" in known):
+            tags[begin] = f"I-{kind}"
+            merged += [begin] * follows
+        ends[end] = kind
+    return tags, merged
 
 
 def _blocks(lines):

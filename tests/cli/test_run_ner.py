@@ -129,14 +129,18 @@ def test_best_metric(run, flags, tmp_path):
 def test_bad_lines_are_left_out_when_asked(run, flags, tmp_path):
     for split in ("train", "valid", "test"):
         path = flags["data_dir"] / f"{split}.txt"
-        path.write_bytes(path.read_bytes() + b"a b c d\nb\n\nc\xe9 O\n\n")
+        unknown = b"a B-Z\n\n" if split == "valid" else b""
+        path.write_bytes(path.read_bytes() + b"a b c d\nb\n\nc\xe9 O\n\n" + unknown)
     status, _, err = run(**flags, do_train=True, do_eval=True, do_predict=True, on_bad_line="skip")
     assert status == 0
     assert f"{flags['data_dir']}/train.txt: 2 sentences with a bad line left out; the first" in err
+    assert f"{flags['data_dir']}/valid.txt: 3 sentences with a bad line left out; the first" in err
     assert (tmp_path / "out" / "test_predictions.txt").read_text() == text_of(5, 2)
-    status, out, err = run(
-        bert=tmp_path / "out", predict_file=flags["data_dir"] / "test.txt", on_bad_line="skip"
-    )
+    (flags["data_dir"] / "unknown.txt").write_text("a B-Z\n")
+    scored = {"bert": tmp_path / "out", "on_bad_line": "skip"}
+    error = error_of(run(**scored, eval_file=flags["data_dir"] / "unknown.txt"))
+    assert "unknown.txt: holds no usable sentence; expected a word and its tag a line" in error
+    status, out, err = run(**scored, predict_file=flags["data_dir"] / "test.txt")
     assert (status, out) == (0, text_of(5, 2))
     assert "test.txt: 2 sentences with a bad line left out" in err
 

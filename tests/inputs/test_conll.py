@@ -156,6 +156,48 @@ def test_repairs_are_counted():
         conll.repaired(sentences, labels[:3], "f.txt")
 
 
+@pytest.mark.parametrize(
+    "labels, tags, expected, merged",
+    [
+        # No B- at all: a tag begins where it stands beside no other of its type.
+        ("O I-X I-Y", "B-X I-X O B-X B-Y", "I-X I-X O I-X I-Y", 0),
+        ("O I-X I-Y", "I-X I-X O I-X I-Y", "I-X I-X O I-X I-Y", 0),
+        ("O I-X", "S-X O B-X E-X", "I-X O I-X I-X", 0),
+        ("O I-X", "B-X B-X", "I-X I-X", 1),
+        # B- is for a neighbour of its own type, as CoNLL 2003 had it first.
+        ("O I-X B-X I-Y", "B-X B-X I-X B-Y", "I-X B-X I-X I-Y", 0),
+        ("O I-X B-X I-Y", "I-X B-X B-Y I-Y", "I-X B-X I-Y I-Y", 0),
+        ("O I-X B-X I-Y", "B-Y B-Y B-Y O", "I-Y I-Y I-Y O", 2),
+        ("O B-X I-Y", "B-X B-Y I-Y", "B-X I-Y I-Y", 0),
+    ],
+)
+def test_models_that_begin_with_i(labels, tags, expected, merged):
+    """Some of whose types have no B-; entities that they cannot part are counted."""
+    text = "".join(f"a {tag}\n" for tag in tags.split())
+    fixed, changed = conll.repaired(read(text, 0, -1), labels.split(), "f.txt")
+    assert fixed[0].tags == expected.split()
+    assert changed.total() == merged
+    if not merged:
+        assert conll.entities(fixed[0].tags) == conll.entities(tags.split())
+
+
+def test_sentences_with_unknown_tags_are_left_out_when_asked():
+    sentences = read("a B-X\n\nb B-Z\n\nc O\n", 0, -1)
+    bad = []
+    fixed, _ = conll.repaired(sentences, ["O", "B-X", "I-X"], "f.txt", bad)
+    assert [s.words for s in fixed] == [["a"], ["c"]]
+    assert [str(error)[:30] for error in bad] == ["f.txt:3: the tag 'B-Z' is none"]
+
+
+def test_unknown_tag_of_another_scheme():
+    with pytest.raises(
+        UserError, match=r"f\.txt:1: the tag 'B-X' \(S-X in the model's scheme\) is none of"
+    ):
+        conll.repaired(read("a B-X\n", 0, -1), ["O", "B-X", "I-X", "E-X"], "f.txt")
+    with pytest.raises(UserError, match=r"f\.txt:1: the tag 'B-Z' is none of the model's: O, I-X"):
+        conll.repaired(read("a B-Z\n", 0, -1), ["O", "I-X"], "f.txt")
+
+
 def test_labels():
     assert conll.labels_of(read("a I-Y\nb B-X\n", 0, -1)) == ["O", "B-X", "I-X", "B-Y", "I-Y"]
     assert conll.labels_of(read("a S-X\n", 0, -1)) == ["O", "B-X", "I-X", "E-X", "S-X"]
