@@ -110,7 +110,7 @@ def test_json_lines_have_lists(run, flags, tmp_path):
     for split in ("train", "dev"):
         lines = (tmp_path / f"{split}.tsv").read_text().splitlines()[1:]
         cells = (line.split("\t") for line in lines)
-        records = ({"text": a, "labels": b.split("|") if b else []} for a, b in cells)
+        records = ({"text": a, "labels": b.split("|") if b else None} for a, b in cells)
         text = "".join(json.dumps(record) + "\n" for record in records)
         (tmp_path / f"{split}.jsonl").write_text(text)
         (tmp_path / f"{split}.tsv").unlink()
@@ -118,6 +118,10 @@ def test_json_lines_have_lists(run, flags, tmp_path):
     assert status == 0, err
     meta = json.loads((tmp_path / "out" / "bert_tools.json").read_text())
     assert meta["labels"] == ["x", "y", "z"] and meta["thresholds"] == [0.5] * 3
+    path = tmp_path / "dev.jsonl"
+    path.write_text('{"text": "a", "labels": ["x"]}\n{"text": "b", "labels": ["x", null]}\n')
+    error = error_of(run(**flags, do_eval=True))
+    assert f"error: {path}:2: expected a label, found 'None'; correct the line" in error
 
 
 def test_tuned_thresholds_outlive_a_repetition(run, flags, tmp_path):
