@@ -111,7 +111,8 @@ def run(command):
 
     # Everything that can be wrong is looked at before TensorFlow is loaded and any work is done.
     asked = task_data.phases(command)
-    stored = task_data.description(command, (classify.Classification.name, MultiLabel.name))
+    kinds = (classify.Classification.name, MultiLabel.name)
+    stored = task_data.description(command, kinds)
     if "max_seq_length" in stored:
         command.adopt("max_seq_length", stored["max_seq_length"])
     if command.predict_output == "-":
@@ -123,8 +124,11 @@ def run(command):
         command, classify.DATA_SETS, stored, classify.Classification.label_flag
     )
     said = _own(command)
-    if MultiLabel.name in (stored.get("task"), said.get("task")):
-        command.adopt("multi_label", True)
+    for kind, name in ((stored.get("task"), "bert_tools.json"), (said.get("task"), "config.json")):
+        if kind in kinds:
+            task_data.agree(command, "multi_label", kind == MultiLabel.name, name)
+            break
+    if command.multi_label:
         command.adopt("label_separator", stored.get("label_separator", ","))
     _check_multi_label(command)
     labels, data = _labels(command, source, stored, said), {}

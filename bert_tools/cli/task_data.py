@@ -243,17 +243,20 @@ def check_description(stored, path):
             )
 
 
-def agree(command, name, value):
+def agree(command, name, value, source="bert_tools.json"):
     """Gives a flag the value that the model was trained with, or refuses another one.
 
     Args:
       name: str, the flag.
-      value: what the model's bert_tools.json says of it, as the flag would have it.
+      value: what the model says of it, as the flag would have it.
+      source: str, the name of the model's file that says so.
     """
-    if command.given(name) and getattr(command, name) != value:
+    given = getattr(command, name)
+    if command.given(name) and given != value:
+        shown = [str(v).lower() if isinstance(v, bool) else v for v in (given, value)]
         raise UserError(
-            f"--{name}={getattr(command, name)}: the model was trained with {value} "
-            "(bert_tools.json); leave the flag out"
+            f"--{name}={shown[0]}: the model was trained with {shown[1]} ({source}); leave the "
+            "flag out"
         )
     command.adopt(name, value)
 

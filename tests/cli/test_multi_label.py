@@ -173,10 +173,44 @@ def test_thresholds_need_the_folder_of_their_model(run, flags, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("several", [True, False])
+@pytest.mark.parametrize("theirs", [True, False])
+def test_a_model_knows_whether_there_are_several(run, wide_model, tmp_path, several, theirs):
+    """bert_tools.json says it, else config.json's problem_type; a flag that says otherwise is
+    refused, and one that agrees is none too much.
+    """
+    model = hub.load(wide_model)
+    head = {"output_weights": np.ones((2, 16), np.float32), "output_bias": np.ones(2, np.float32)}
+    meta = {"task": "multi_label" if several else "classify", "labels": ["x", "y"]}
+    huggingface.write(
+        str(tmp_path / "model"), model._replace(weights={**model.weights, **head}, meta=meta)
+    )
+    if theirs:
+        (tmp_path / "model" / "bert_tools.json").unlink()
+        config = json.loads((tmp_path / "model" / "config.json").read_text())
+        kind = "multi_label" if several else "single_label"
+        config["problem_type"] = f"{kind}_classification"
+        (tmp_path / "model" / "config.json").write_text(json.dumps(config))
+    (tmp_path / "texts.tsv").write_text("a b\n")
+    flags = {"bert": tmp_path / "model", "predict_file": tmp_path / "texts.tsv"}
+    flags |= {"max_seq_length": 16, "text_column": 0}
+    error = error_of(run(**flags, multi_label=not several))
+    given, said = (str(value).lower() for value in (not several, several))
+    name = "config.json" if theirs else "bert_tools.json"
+    assert f"--multi_label={given}: the model was trained with {said} ({name})" in error
+    status, out, err = run(**flags, multi_label=several)
+    assert status == 0, err
+    assert ("labels" if several else "label") in json.loads(out)
+
+
 def test_one_label_alone(run, flags, tmp_path):
     (tmp_path / "train.tsv").write_text("text\tlabels\na\tx\nb\t\n")
     error = error_of(run(**flags, do_train=True))
     assert "train.tsv: has 1 labels in all, and there is nothing to tell apart" in error
+    # But for a list that says what else there is.
+    more = {"labels": "x,y", "train_batch_size": 2, "max_train_steps": 1}
+    status, _, err = run(**{**flags, **more}, do_train=True)
+    assert status == 0, err
 
 
 def test_real_weights_learn_sample_data(run, minilm, tmp_path):
