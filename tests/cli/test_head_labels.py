@@ -8,7 +8,7 @@ from cli_toys import as_arguments, newest
 
 from bert_tools import hub
 from bert_tools.cli import app, run_classifier, run_ner
-from bert_tools.hub import huggingface
+from bert_tools.hub import google, huggingface
 
 OLD = ["sport", "politics", "film"]
 TAGS = ["B-X", "O", "I-X"]
@@ -122,6 +122,18 @@ def test_other_classes_get_a_new_head(write, train, kind):
     # Of several labels, each begins with how frequent it is: 1 of 3.
     expected = np.log(6.5 / 12.5) if kind == "multi_label" else 0
     np.testing.assert_allclose(weights["output_bias"], expected, rtol=1e-6)
+
+
+def test_a_checkpoint_of_a_folder_that_names_its_classes(write, train, toy_model, tmp_path):
+    """--init_checkpoint in place of --bert."""
+    folder, head = write("classify", OLD)
+    google.write(str(tmp_path / "google"), hub.load(str(folder)))
+    flags = {"bert_config_file": f"{toy_model}/bert_config.json"}
+    flags |= {"vocab_file": f"{toy_model}/vocab.txt"}
+    flags |= {"init_checkpoint": tmp_path / "google" / "bert_model.ckpt"}
+    labels, weights, _ = train("classify", OLD[1:], None, **flags)
+    assert labels == OLD
+    assert_rows(weights, head, [0, 1, 2])
 
 
 def test_a_task_with_labels_of_its_own(write, train, tmp_path):
