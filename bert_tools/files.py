@@ -15,7 +15,8 @@ _DESCRIPTION_BYTES = 64 << 20
 _LEFT_OVER = re.compile(
     r"\.(model\.ckpt-\d+\.\d+\..*"
     r"|(model\.ckpt-\d+\.json|checkpoint|vocab\.txt|labels\.txt|[a-z_]+\.(json|tf_record(\.json)?)"
-    r"|(eval|test)_results\w*\.(txt|json|tsv))\.[a-z0-9_]{8})"
+    r"|(eval|test)_results\w*\.(txt|json|tsv)|test_predictions\.txt|out_of_fold\.jsonl)"
+    r"\.[a-z0-9_]{8})"
 )
 
 

@@ -3,8 +3,10 @@
 import logging
 import os
 
+from bert_tools.cli import head_labels
 from bert_tools.errors import UserError
 from bert_tools.inputs import conll, tables
+from bert_tools.tasks.tag import Tagging
 
 log = logging.getLogger("bert_tools")
 _FILES = {"train": ("train.txt",), "eval": ("dev.txt", "valid.txt"), "predict": ("test.txt",)}
@@ -46,22 +48,27 @@ def tagged(command, path, labels, flag="--data_dir"):
     changed or left out is counted.
 
     Args:
-      labels: list of str, or None: those of the sentences.
+      labels: list of str, or None: those of the sentences, to train on; as head_labels.adopted
+        has them.
     """
     sentences, bad = conll.load_sentences(
         path, command.word_column, command.tag_column, command.on_bad_line, flag
     )
-    if bad:
-        log.warning(
-            "%s: %d sentences with a bad line left out; the first: %s", path, len(bad), bad[0]
-        )
     if labels is None:
         labels = conll.labels_of(sentences)
         if len(labels) < 2:
             raise UserError(
                 f"{path}: every tag is O, and there is nothing to learn; check the file"
             )
-    sentences, changed = conll.repaired(sentences, labels, path)
+        labels = head_labels.adopted(command, Tagging.name, None, labels) or labels
+    skips = command.on_bad_line == "skip"
+    sentences, changed = conll.repaired(sentences, labels, path, bad if skips else None)
+    if bad:
+        log.warning(
+            "%s: %d sentences with a bad line left out; the first: %s", path, len(bad), bad[0]
+        )
+    if not sentences:
+        raise UserError(f"{path}: holds no usable sentence; expected a word and its tag a line")
     if changed:
         (old, new), _ = changed.most_common(1)[0]
         log.warning(

@@ -40,7 +40,7 @@ class NerSession(phases.Session):
     def _predict(self, phase):
         """Writes test_predictions.txt: the file as it is, with a column of tags added."""
         path, sentences = self._data[phase]
-        log.info("predicting %d sentences (%s)", len(sentences), path)
+        log.info("predicting %d sentences (%s)", sum(bool(s.words) for s in sentences), path)
         _, text = self._tagged(sentences, self._warn_of_texts)
         files.write_text(os.path.join(self._folder, "test_predictions.txt"), text)
 

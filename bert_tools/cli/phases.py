@@ -12,7 +12,7 @@ import os
 import tempfile
 
 from bert_tools import checkpoints, encoder, files
-from bert_tools.cli import scoring, shared_flags, task_data
+from bert_tools.cli import head_labels, scoring, shared_flags, task_data
 from bert_tools.distribution import is_chief
 from bert_tools.errors import UserError
 from bert_tools.estimator import Estimator, Evaluation, RunConfig, scalars
@@ -298,9 +298,12 @@ class Session:
         meant.
         """
         command = self._command
-        if self._output_dir and checkpoints.latest(self._output_dir):
-            return model
         shapes, others = self._task.head_shapes(model.config), {}
+        if self._output_dir and checkpoints.latest(self._output_dir):
+            # That has the head; another task's would be in its way.
+            weights = model.weights.items()
+            kept = {n: w for n, w in weights if n not in shapes or w.shape == shapes[n]}
+            return model._replace(weights=kept)
         unused = [n for n in model.weights if not n.startswith("bert/") and n not in shapes]
         if unused:
             log.warning(
@@ -310,6 +313,8 @@ class Session:
                 unused[0],
             )
         kind = self._kind_of_head(model)
+        labels = head_labels.of_start(command, self._task.name)
+        difference = labels and head_labels.difference(labels, self._task.label_list)
         for name, shape in shapes.items():
             if name not in model.weights:
                 continue
@@ -318,6 +323,8 @@ class Session:
                     f"{model.source}: its {name} was trained for another kind of task ({kind}, "
                     f"this command's is {self._task.name})"
                 )
+            elif difference and command.do_train:
+                others[name] = f"{model.source}: {difference}"
             elif model.weights[name].shape != shape:
                 others[name] = (
                     f"{model.source}: its {name} has shape {list(model.weights[name].shape)}, this "
@@ -332,6 +339,9 @@ class Session:
             log.warning("%s; training starts with a new head", next(iter(others.values())))
             kept = {name: array for name, array in model.weights.items() if name not in shapes}
             return model._replace(weights=kept)
+        if labels:
+            arranged = head_labels.arranged(model.weights, shapes, labels, self._task.label_list)
+            model = model._replace(weights=arranged)
         new = [name for name in shapes if name not in model.weights]
         if not new or command.do_train:
             return model

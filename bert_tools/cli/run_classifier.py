@@ -106,12 +106,13 @@ def flags():
 def run(command):
     """The command; see the module's docstring."""
     from bert_tools import plots
-    from bert_tools.tasks import classify, multi_label
+    from bert_tools.tasks import classify
     from bert_tools.tasks.multi_label import MultiLabel
 
     # Everything that can be wrong is looked at before TensorFlow is loaded and any work is done.
     asked = task_data.phases(command)
-    stored = task_data.description(command, (classify.Classification.name, MultiLabel.name))
+    kinds = (classify.Classification.name, MultiLabel.name)
+    stored = task_data.description(command, kinds)
     if "max_seq_length" in stored:
         command.adopt("max_seq_length", stored["max_seq_length"])
     if command.predict_output == "-":
@@ -123,8 +124,11 @@ def run(command):
         command, classify.DATA_SETS, stored, classify.Classification.label_flag
     )
     said = _own(command)
-    if MultiLabel.name in (stored.get("task"), said.get("task")):
-        command.adopt("multi_label", True)
+    for kind, name in ((stored.get("task"), "bert_tools.json"), (said.get("task"), "config.json")):
+        if kind in kinds:
+            task_data.agree(command, "multi_label", kind == MultiLabel.name, name)
+            break
+    if command.multi_label:
         command.adopt("label_separator", stored.get("label_separator", ","))
     _check_multi_label(command)
     labels, data = _labels(command, source, stored, said), {}
@@ -132,20 +136,19 @@ def run(command):
         # The training set says which labels there are, before any other file is read.
         parse = _parser(command, source, labels)
         data = task_data.load(command, source, ["train"], parse)
-        path, examples = data["train"]
-        found = (multi_label if command.multi_label else classify).labels_of(examples, path)
-        labels = labels or found
+        labels = _training_labels(command, labels, *data["train"])
     if not labels:
         raise UserError(
             "--labels is missing; the model does not say what its classes are, list them in the "
             "order of their columns"
         )
     if command.multi_label:
-        thresholds = stored.get("thresholds")
-        if not thresholds or command.given("threshold"):
-            thresholds = command.threshold
         task = MultiLabel(
-            labels, command.label_separator, thresholds, command.tune_thresholds, fields
+            labels,
+            command.label_separator,
+            _thresholds(command, stored, labels),
+            command.tune_thresholds,
+            fields,
         )
         if "train" in asked:
             task.start_from(data["train"][1])
@@ -197,6 +200,13 @@ def _check_multi_label(command):
         raise UserError("--label_separator is empty; name what stands between labels")
     if command.tune_thresholds and not command.do_eval:
         raise UserError("--tune_thresholds: chooses them on the dev set; give --do_eval=true")
+    described = os.path.join(command.output_dir or "", "bert_tools.json")
+    if command.tune_thresholds and not command.do_train and not os.path.exists(described):
+        raise UserError(
+            f"--tune_thresholds: keeps them in --output_dir={command.output_dir}, beside the "
+            "model, and there is none (bert_tools.json); give the folder that training left, or "
+            "train with --do_train=true"
+        )
 
 
 def _parser(command, source, labels):
@@ -210,6 +220,40 @@ def _parser(command, source, labels):
             return MultiLabel(labels, separator).parse_label
         return lambda cell: tuple(sorted(parse_labels(cell, separator)))
     return _task(labels, source).parse_label if labels else classify.parse_label
+
+
+def _training_labels(command, labels, path, examples):
+    """The labels of a training run: `labels`, where they are known, else those of its examples; in
+    the order of the head that it goes on with, unless --labels says another.
+    """
+    from bert_tools.cli import head_labels
+    from bert_tools.tasks import classify, multi_label
+    from bert_tools.tasks.multi_label import MultiLabel
+
+    if command.multi_label:
+        task, found = MultiLabel, {label for example in examples for label in example.label}
+    else:
+        task, found = classify.Classification, set(classify.labels_of(examples, path))
+    if not command.labels:
+        found = classify.in_order(found)
+        labels = head_labels.adopted(command, task.name, labels, found)
+    return labels or (multi_label.labels_of(examples, path) if command.multi_label else found)
+
+
+def _thresholds(command, stored, labels):
+    """One for each label, or one for all: --threshold, where it is given, else the model's own;
+    a training that goes on in output_dir, or was finished there, keeps what was tuned.
+    """
+    from bert_tools.tasks import classify
+    from bert_tools.tasks.multi_label import MultiLabel
+
+    if command.given("threshold"):
+        return command.threshold
+    if command.do_train and os.path.exists(os.path.join(command.output_dir, "checkpoint")):
+        kinds = (classify.Classification.name, MultiLabel.name)
+        stored = task_data.described(command.output_dir, None, kinds)
+        stored = stored if stored.get("labels") == labels else {}
+    return stored.get("thresholds") or command.threshold
 
 
 def _keep_thresholds(command, task, name, predictions, features):

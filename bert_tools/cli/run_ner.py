@@ -76,10 +76,6 @@ def run(command):
                 "was not trained for this; train it with --do_train=true, and give the output_dir"
             )
     labels, data = ner_data.load(command, asked, labels)
-    if command.do_train:
-        # The order of the columns where its head is to go on.
-        own = _own_labels(command)
-        labels = own if own and set(own) == set(labels) else labels
     shared_flags.check_training_flags(command)
 
     app.import_tensorflow()
@@ -91,12 +87,14 @@ def run(command):
 
 def _own_labels(command):
     """The tags that a Hugging Face token classifier's config.json names, or None."""
-    from bert_tools.hub import handles, huggingface
+    from bert_tools.cli import head_labels
+    from bert_tools.hub import handles
     from bert_tools.inputs import conll
     from bert_tools.tasks.tag import Tagging
 
-    said = huggingface.read_head_description(handles.resolve(command.bert)) if command.bert else {}
-    labels = said.get("labels", []) if said.get("task") == Tagging.name else []
+    if not command.bert:
+        return None
+    labels = head_labels.read(handles.resolve(command.bert), Tagging.name) or []
     return labels if all(map(conll.is_tag, labels)) else None
 
 

@@ -160,7 +160,7 @@ def described(output_dir, handle, kind):
         path = os.path.join(folder or "", "bert_tools.json")
         if folder and os.path.exists(path):
             stored = files.read_json(path)
-            _check_description(stored, path)
+            check_description(stored, path)
             kinds = (kind,) if isinstance(kind, str) else kind
             if stored.get("task") not in (None, *kinds):
                 raise UserError(
@@ -171,7 +171,7 @@ def described(output_dir, handle, kind):
     return {}
 
 
-def _check_description(stored, path):
+def check_description(stored, path):
     """The values of a bert_tools.json that commands read, as UserError when one is of no use."""
     columns = stored.get("columns")
     numbers = (int, float)
@@ -243,17 +243,20 @@ def _check_description(stored, path):
             )
 
 
-def agree(command, name, value):
+def agree(command, name, value, source="bert_tools.json"):
     """Gives a flag the value that the model was trained with, or refuses another one.
 
     Args:
       name: str, the flag.
-      value: what the model's bert_tools.json says of it, as the flag would have it.
+      value: what the model says of it, as the flag would have it.
+      source: str, the name of the model's file that says so.
     """
-    if command.given(name) and getattr(command, name) != value:
+    given = getattr(command, name)
+    if command.given(name) and given != value:
+        shown = [str(v).lower() if isinstance(v, bool) else v for v in (given, value)]
         raise UserError(
-            f"--{name}={getattr(command, name)}: the model was trained with {value} "
-            "(bert_tools.json); leave the flag out"
+            f"--{name}={shown[0]}: the model was trained with {shown[1]} ({source}); leave the "
+            "flag out"
         )
     command.adopt(name, value)
 
@@ -358,7 +361,7 @@ def _split(command):
     if not os.path.exists(os.path.join(folder, "checkpoint")) or not os.path.exists(path):
         return command.dev_fraction, command.seed
     stored = files.read_json(path)
-    _check_description(stored, path)
+    check_description(stored, path)
     kept = stored.get("dev_split", {"fraction": command.dev_fraction, "seed": command.seed})
     if command.dev_fraction and command.dev_fraction != kept["fraction"]:
         raise UserError(

@@ -70,7 +70,8 @@ _RENAMED = {
     ),
 }
 _NUMBERED = re.compile(r"\.(layer|group|inner_group)\.(\d+)")
-_SEVERAL_LABELS = "multi_label_classification"  # Their problem_type.
+_SEVERAL_LABELS = "multi_label_classification"
+_PROBLEM_TYPES = {_SEVERAL_LABELS: "multi_label", "single_label_classification": "classify"}
 CHOICE = "choose"
 _UNNAMED = re.compile(r"LABEL_\d+")  # What transformers calls classes without names.
 # The last part of a name: theirs, then Google's for a dense layer and for LayerNorm.
@@ -135,9 +136,9 @@ def read(folder):
 def read_head_description(folder):
     """What a folder's config.json says of its classifier, as keys of bert_tools.json: "task" where
     it classifies tokens ("tag") or chooses one of several texts (CHOICE, which no command here
-    does) or a text may have several labels ("multi_label"), "labels" where
-    the classes have names of their own (not LABEL_0), in the order of its columns. The other way
-    round of what `write` puts there.
+    does) or problem_type says that a text has several labels ("multi_label") or one ("classify"),
+    "labels" where the classes have names of their own (not LABEL_0), in the order of its columns.
+    The other way round of what `write` puts there.
 
     Args:
       folder: str; it need not have the file.
@@ -156,8 +157,8 @@ def read_head_description(folder):
     if "ForTokenClassification" in kinds:
         found = {"task": "tag"}
     elif "ForSequenceClassification" in kinds:
-        several = values.get("problem_type") == _SEVERAL_LABELS
-        found = {"task": "multi_label"} if several else {}
+        task = _PROBLEM_TYPES.get(str(values.get("problem_type")))
+        found = {"task": task} if task else {}
     else:
         return {}
     if isinstance(names, dict):

@@ -22,10 +22,11 @@ class Sentence(typing.NamedTuple):
 
     Attributes:
       number: int, the number of its first line, from 1.
-      gap: int, blank lines before it.
+      gap: int, blank lines before it; the one that ends a sentence before is not among them.
       lines: list of str, as they stand there; none where only blank lines are left.
       words: list of str; none of a -DOCSTART- line, which has no words.
       tags: list of str, or None where they are not read.
+      ended: bool, a blank line ends it.
     """
 
     number: int
@@ -33,9 +34,12 @@ class Sentence(typing.NamedTuple):
     lines: list
     words: list
     tags: list | None
+    ended: bool = False
 
     def tagged(self, tags):
-        """Its lines with a column of `tags` added, and the blank lines before, as one str."""
+        """Its lines with a column of `tags` added, the blank lines before, and the one that ends
+        it, as one str.
+        """
         tags = tags if self.words else ["O"] * len(self.lines)
         rows = (
             f"{line}{'' if line.endswith(separator) else separator}{tag}\n"
@@ -43,7 +47,7 @@ class Sentence(typing.NamedTuple):
                 self.lines, map(_separator, self.lines), tags, strict=True
             )
         )
-        return "\n" * self.gap + "".join(rows)
+        return "\n" * self.gap + "".join(rows) + "\n" * self.ended
 
 
 def read_sentences(lines, word_column=0, tag_column=None):
@@ -55,7 +59,7 @@ def read_sentences(lines, word_column=0, tag_column=None):
       tag_column: likewise, or None: no tags are read.
     """
     columns = None
-    for number, gap, rows in _blocks(lines):
+    for number, gap, rows, ended in _blocks(lines):
         first_error, cells = None, []
         for place, line in rows:
             if isinstance(line, UserError):
@@ -72,11 +76,11 @@ def read_sentences(lines, word_column=0, tag_column=None):
             continue
         text = [line for _, line in rows]
         if not rows or cells[0][0] == _DOCUMENT:
-            yield Sentence(number, gap, text, [], None if tag_column is None else [])
+            yield Sentence(number, gap, text, [], None if tag_column is None else [], ended)
             continue
         words = [found[word_column] for found in cells]
         tags = None if tag_column is None else [found[tag_column] for found in cells]
-        yield Sentence(number, gap, text, words, tags)
+        yield Sentence(number, gap, text, words, tags, ended)
 
 
 def load_sentences(path, word_column, tag_column, on_bad_line="error", flag="--data_dir"):
@@ -168,57 +172,102 @@ def labels_of(sentences):
     return ["O", *(f"{prefix}-{kind}" for kind in kinds for prefix in prefixes)]
 
 
-def repaired(sentences, labels, path):
+def repaired(sentences, labels, path, bad=None):
     """The sentences with tags that the labels' scheme allows, and how many tags that changed.
+
+    Labels with a type that has I- and no B- are CoNLL 2003's first scheme: I- begins an entity, B-
+    one that follows another of its type; without B- the two are one, and its tag counts as changed.
 
     Args:
       sentences: list of Sentence with tags.
-      labels: list of str, of `labels_of`.
+      labels: list of str, of `labels_of`, or those of a model.
       path: str, what errors name.
+      bad: list, or None: gets the UserError of a sentence with a tag that is none of the labels,
+        which is left out.
 
     Returns:
       (list of Sentence, collections.Counter {(tag, what it became): how often}).
 
     Raises:
-      UserError: a tag is none of the labels, whatever the scheme; names its line.
+      UserError: a tag is none of the labels, whatever the scheme, and `bad` is None; names its
+        line.
     """
     scheme, known = scheme_of(labels), set(labels)
+    begins_with_i = scheme == "BIO" and any(
+        tag[0] == "I" and f"B{tag[1:]}" not in known for tag in labels
+    )
     result, changed = [], collections.Counter()
     for sentence in sentences:
-        tags = tags_of(entities(sentence.tags), len(sentence.tags), scheme)
-        for place, (tag, fits) in enumerate(zip(sentence.tags, tags, strict=True)):
-            if fits not in known:
-                listed = ", ".join(labels[:10]) + (", ..." if labels[10:] else "")
-                raise UserError(
-                    f"{path}:{sentence.number + place}: the tag {shown(tag)} is none of the "
-                    f"model's: {listed}"
-                )
-        changed.update(
-            (old, new) for old, new in zip(sentence.tags, tags, strict=True) if old != new
-        )
+        found = entities(sentence.tags)
+        tags = tags_of(found, len(sentence.tags), scheme)
+        if begins_with_i:
+            tags, merged = _begun_with_i(found, tags, known)
+        pairs = list(zip(sentence.tags, tags, strict=True))
+        if not known.issuperset(tags):
+            error = _unknown(sentence, pairs, labels, path)
+            if bad is None:
+                raise error
+            bad.append(error)
+            continue
+        if begins_with_i:
+            changed.update(pairs[place] for place in merged)
+        else:
+            changed.update(pair for pair in pairs if pair[0] != pair[1])
         result.append(sentence._replace(tags=tags))
     return result, changed
 
 
-def _blocks(lines):
-    """(number of the first line, blank lines before, [(number, line)]) of each sentence; a line
-    that cannot be read is a UserError in place of the str.
+def _unknown(sentence, pairs, labels, path):
+    """The UserError of a sentence's first tag that is none of the labels.
+
+    pairs: list of (tag, what it is in the labels' scheme).
     """
-    gap, rows = 0, []
+    place = next(place for place, (_, fits) in enumerate(pairs) if fits not in labels)
+    tag, fits = pairs[place]
+    # A type that the model does not have at all needs no word of schemes.
+    known_kind = tag.partition("-")[2] in {label.partition("-")[2] for label in labels}
+    scheme_tag = f" ({fits} in the model's scheme)" if known_kind and tag != fits else ""
+    listed = ", ".join(labels[:10]) + (", ..." if labels[10:] else "")
+    return UserError(
+        f"{path}:{sentence.number + place}: the tag {shown(tag)}{scheme_tag} is none of the "
+        f"model's: {listed}"
+    )
+
+
+def _begun_with_i(found, tags, known):
+    """(BIO tags in CoNLL 2003's first scheme, places where entities are no longer apart, as no B-
+    is known).
+    """
+    tags, merged, ends = list(tags), [], {}
+    for kind, begin, end in found:
+        follows = ends.get(begin) == kind
+        if f"I-{kind}" in known and not (follows and f"B-{kind}" in known):
+            tags[begin] = f"I-{kind}"
+            merged += [begin] * follows
+        ends[end] = kind
+    return tags, merged
+
+
+def _blocks(lines):
+    """(number of the first line, blank lines before, [(number, line)], whether a blank line ends
+    it) of each sentence, and of each -DOCSTART- line; a line that cannot be read is a UserError in
+    place of the str.
+    """
+    gap, rows, alone = 0, [], False
     for number, line in lines:
-        blank = not isinstance(line, UserError) and not line.strip(" \t")
-        if blank and not rows:
-            gap += 1
+        readable = not isinstance(line, UserError)
+        blank = readable and not line.strip(" \t")
+        marks = readable and not blank and _cells(line)[0] == _DOCUMENT
+        if rows and (blank or marks or alone):
+            yield rows[0][0], gap, rows, blank
+            gap, rows = 0, []
         elif blank:
-            yield rows[0][0], gap, rows
-            gap, rows = 1, []
-        else:
+            gap += 1
+        if not blank:
             rows.append((number, line))
-            if not isinstance(line, UserError) and line.startswith(_DOCUMENT):
-                yield number, gap, rows
-                gap, rows = 0, []
+            alone = marks
     if rows or gap:
-        yield rows[0][0] if rows else 0, gap, rows
+        yield rows[0][0] if rows else 0, gap, rows, False
 
 
 def _separator(line):

@@ -109,9 +109,9 @@ def read_examples(lines, layout, split, parse_label=None):
       lines: tables.Lines.
       layout: Layout; its label column is read only with parse_label.
       split: str, what guids begin with ("train-0").
-      parse_label: function(str or JSON value) -> label; it raises ValueError with what was
-        expected, and behind a ";" the remedy where it is another than to correct the line. None:
-        rows need no label, and label is None.
+      parse_label: function(str or JSON value, null as None) -> label; it raises ValueError with
+        what was expected, and behind a ";" the remedy where it is another than to correct the line.
+        None: rows need no label, and label is None.
 
     Yields:
       InputExample, whose label is None where the layout says unlabelled; or the UserError of a row
@@ -356,12 +356,22 @@ def _cell(cells, column, names):
     return cells[place] if place is not None and place < len(cells) else None
 
 
+def _has_cell(cells, column, names):
+    """Whether a row has a cell there, if only a null."""
+    if isinstance(cells, dict):
+        return str(column) in cells
+    place = column if isinstance(column, int) else (names or {}).get(column)
+    return place is not None and place < len(cells)
+
+
 def _example(cells, number, lines, layout, columns, names, split, index, parse_label=None):
     """InputExample of a row, or a UserError."""
     found = [None if column is None else _cell(cells, column, names) for column in columns]
     for column, value in zip(columns, found, strict=True):
         if column is None or value is not None:
             continue
+        if parse_label and column == layout.label and _has_cell(cells, column, names):
+            continue  # A null, which may say that there is no label.
         if isinstance(cells, dict):
             what = f"has no value for {column!r}"
         elif names is not None or layout.kind == "jsonl":

@@ -1,11 +1,13 @@
 """Multi-label classification: any number of labels for a text or a pair, each by itself."""
 
+import math
+
 import numpy as np
 
 from bert_tools.errors import UserError
 from bert_tools.inputs.features import LabelSet
 from bert_tools.inputs.tables import shown
-from bert_tools.tasks.classify import in_order, short
+from bert_tools.tasks.classify import in_order, parse_label, short
 
 
 class MultiLabel:
@@ -219,20 +221,21 @@ def labels_of(examples, path):
 
 
 def parse_labels(cell, separator):
-    """The labels of a cell as a set of str; a list in JSON lines is one of labels.
+    """The labels of a cell as a set of str; a list in JSON lines is one of labels, null is none.
 
     Raises:
-      ValueError: it is neither text nor list.
+      ValueError: it is neither text nor list, or an item of the list is no label.
     """
-    if isinstance(cell, list):
-        parts = map(str, cell)
-    elif cell is None:
-        parts = ()
-    elif isinstance(cell, dict):
+    if isinstance(cell, dict):
         raise ValueError(f"expected labels, found {shown(str(cell))}")
+    # pandas has a NaN where there is nothing.
+    if cell is None or (isinstance(cell, float) and math.isnan(cell)):
+        parts = ()
+    elif isinstance(cell, str):
+        parts = cell.split(separator)
     else:
-        parts = str(cell).split(separator)
-    return {part.strip() for part in parts} - {""}
+        parts = cell if isinstance(cell, list) else [cell]
+    return {parse_label(part) for part in parts if not isinstance(part, str) or part.strip()}
 
 
 def best_thresholds(truth, probabilities):

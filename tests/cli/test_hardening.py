@@ -54,6 +54,8 @@ def test_left_overs_of_killed_runs_are_removed(sim, tmp_path):
         ".train.tf_record.ab12_xyz",
         ".bert_tools.json.abcdefgh",
         ".eval_results.txt.abcdefgh",
+        ".test_predictions.txt.abcdefgh",
+        ".out_of_fold.jsonl.abcdefgh",
     ]
     kept = [".gitignore", ".notes.txt", "model.ckpt-x"]
     for name in [*left, *kept]:

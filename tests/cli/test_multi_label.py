@@ -110,7 +110,7 @@ def test_json_lines_have_lists(run, flags, tmp_path):
     for split in ("train", "dev"):
         lines = (tmp_path / f"{split}.tsv").read_text().splitlines()[1:]
         cells = (line.split("\t") for line in lines)
-        records = ({"text": a, "labels": b.split("|") if b else []} for a, b in cells)
+        records = ({"text": a, "labels": b.split("|") if b else None} for a, b in cells)
         text = "".join(json.dumps(record) + "\n" for record in records)
         (tmp_path / f"{split}.jsonl").write_text(text)
         (tmp_path / f"{split}.tsv").unlink()
@@ -118,6 +118,26 @@ def test_json_lines_have_lists(run, flags, tmp_path):
     assert status == 0, err
     meta = json.loads((tmp_path / "out" / "bert_tools.json").read_text())
     assert meta["labels"] == ["x", "y", "z"] and meta["thresholds"] == [0.5] * 3
+    path = tmp_path / "dev.jsonl"
+    path.write_text('{"text": "a", "labels": ["x"]}\n{"text": "b", "labels": ["x", null]}\n')
+    error = error_of(run(**flags, do_eval=True))
+    assert f"error: {path}:2: expected a label, found 'None'; correct the line" in error
+
+
+def test_tuned_thresholds_outlive_a_repetition(run, flags, tmp_path):
+    flags |= {"num_train_epochs": 0.1, "do_train": True, "do_eval": True}
+
+    def kept(**more):
+        status, _, err = run(**flags, **more)
+        assert status == 0, err
+        return json.loads((tmp_path / "out" / "bert_tools.json").read_text())["thresholds"]
+
+    tuned = kept(tune_thresholds=True)
+    assert tuned != [0.5] * 3
+    assert kept() == tuned
+    results = json.loads((tmp_path / "out" / "eval_results.json").read_text())
+    assert [scores["threshold"] for scores in results["per_class"].values()] == tuned
+    assert kept(threshold=0.3) == [0.3] * 3
 
 
 @pytest.mark.parametrize(
@@ -146,10 +166,51 @@ def test_label_that_training_never_had(run, flags, tmp_path):
     assert f"error: {path}:18: the label 'w' is none of the model's: x, y, z" in error
 
 
+def test_thresholds_need_the_folder_of_their_model(run, flags, tmp_path):
+    flags |= {"bert": "model", "do_eval": True, "tune_thresholds": True, "labels": "x,y,z"}
+    error = error_of(run(**flags))
+    assert f"error: --tune_thresholds: keeps them in --output_dir={tmp_path / 'out'}" in error
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("several", [True, False])
+@pytest.mark.parametrize("theirs", [True, False])
+def test_a_model_knows_whether_there_are_several(run, wide_model, tmp_path, several, theirs):
+    """bert_tools.json says it, else config.json's problem_type; a flag that says otherwise is
+    refused, and one that agrees is none too much.
+    """
+    model = hub.load(wide_model)
+    head = {"output_weights": np.ones((2, 16), np.float32), "output_bias": np.ones(2, np.float32)}
+    meta = {"task": "multi_label" if several else "classify", "labels": ["x", "y"]}
+    huggingface.write(
+        str(tmp_path / "model"), model._replace(weights={**model.weights, **head}, meta=meta)
+    )
+    if theirs:
+        (tmp_path / "model" / "bert_tools.json").unlink()
+        config = json.loads((tmp_path / "model" / "config.json").read_text())
+        kind = "multi_label" if several else "single_label"
+        config["problem_type"] = f"{kind}_classification"
+        (tmp_path / "model" / "config.json").write_text(json.dumps(config))
+    (tmp_path / "texts.tsv").write_text("a b\n")
+    flags = {"bert": tmp_path / "model", "predict_file": tmp_path / "texts.tsv"}
+    flags |= {"max_seq_length": 16, "text_column": 0}
+    error = error_of(run(**flags, multi_label=not several))
+    given, said = (str(value).lower() for value in (not several, several))
+    name = "config.json" if theirs else "bert_tools.json"
+    assert f"--multi_label={given}: the model was trained with {said} ({name})" in error
+    status, out, err = run(**flags, multi_label=several)
+    assert status == 0, err
+    assert ("labels" if several else "label") in json.loads(out)
+
+
 def test_one_label_alone(run, flags, tmp_path):
     (tmp_path / "train.tsv").write_text("text\tlabels\na\tx\nb\t\n")
     error = error_of(run(**flags, do_train=True))
     assert "train.tsv: has 1 labels in all, and there is nothing to tell apart" in error
+    # But for a list that says what else there is.
+    more = {"labels": "x,y", "train_batch_size": 2, "max_train_steps": 1}
+    status, _, err = run(**{**flags, **more}, do_train=True)
+    assert status == 0, err
 
 
 def test_real_weights_learn_sample_data(run, minilm, tmp_path):

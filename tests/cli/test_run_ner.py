@@ -105,6 +105,21 @@ def test_long_sentences(run, flags, tmp_path):
     assert tagged == "a B-X\nb I-X\nc O\nd B-Y\n" * 20
 
 
+def test_a_document_need_not_follow_a_blank_line(run, flags, tmp_path):
+    """Neither in training nor in what is tagged, whose lines stay as they are."""
+    data = flags["data_dir"]
+    text = (data / "train.txt").read_text()
+    (data / "train.txt").write_text(text.replace("\n\n", "\n-DOCSTART- O\n", 9))
+    (data / "test.txt").write_text("a\nb\n-DOCSTART-\nd\n\n-DOCSTART-\n")
+    status, _, err = run(**flags, do_train=True, do_predict=True)
+    assert status == 0, err
+    meta = json.loads((tmp_path / "out" / "bert_tools.json").read_text())
+    assert meta["labels"] == ["O", "B-X", "I-X", "B-Y", "I-Y"]
+    tagged = (tmp_path / "out" / "test_predictions.txt").read_text()
+    assert tagged == "a B-X\nb I-X\n-DOCSTART- O\nd B-Y\n\n-DOCSTART- O\n"
+    assert f"predicting 2 sentences ({data}/test.txt)" in err
+
+
 def test_best_metric(run, flags, tmp_path):
     status, _, err = run(**flags, do_train=True, eval_steps=80, best_metric="f1_score")
     assert status == 0 and "f1_score" in err
@@ -114,14 +129,18 @@ def test_best_metric(run, flags, tmp_path):
 def test_bad_lines_are_left_out_when_asked(run, flags, tmp_path):
     for split in ("train", "valid", "test"):
         path = flags["data_dir"] / f"{split}.txt"
-        path.write_bytes(path.read_bytes() + b"a b c d\nb\n\nc\xe9 O\n\n")
+        unknown = b"a B-Z\n\n" if split == "valid" else b""
+        path.write_bytes(path.read_bytes() + b"a b c d\nb\n\nc\xe9 O\n\n" + unknown)
     status, _, err = run(**flags, do_train=True, do_eval=True, do_predict=True, on_bad_line="skip")
     assert status == 0
     assert f"{flags['data_dir']}/train.txt: 2 sentences with a bad line left out; the first" in err
+    assert f"{flags['data_dir']}/valid.txt: 3 sentences with a bad line left out; the first" in err
     assert (tmp_path / "out" / "test_predictions.txt").read_text() == text_of(5, 2)
-    status, out, err = run(
-        bert=tmp_path / "out", predict_file=flags["data_dir"] / "test.txt", on_bad_line="skip"
-    )
+    (flags["data_dir"] / "unknown.txt").write_text("a B-Z\n")
+    scored = {"bert": tmp_path / "out", "on_bad_line": "skip"}
+    error = error_of(run(**scored, eval_file=flags["data_dir"] / "unknown.txt"))
+    assert "unknown.txt: holds no usable sentence; expected a word and its tag a line" in error
+    status, out, err = run(**scored, predict_file=flags["data_dir"] / "test.txt")
     assert (status, out) == (0, text_of(5, 2))
     assert "test.txt: 2 sentences with a bad line left out" in err
 
@@ -203,7 +222,7 @@ def test_missing_files(run, flags):
 
 
 def test_answers_before_the_end_of_the_stream(run, flags, tmp_path):
-    """A sentence is answered at its blank line."""
+    """A sentence is answered at its blank line, and with it."""
     assert run(**flags, do_train=True)[0] == 0
     command = [sys.executable, str(ROOT / "scripts" / "run_ner.py"), f"--bert={tmp_path / 'out'}"]
     with subprocess.Popen(
@@ -217,11 +236,8 @@ def test_answers_before_the_end_of_the_stream(run, flags, tmp_path):
         for sentence in (["a", "b"], ["d"]):
             running.stdin.write("".join(f"{word}\n" for word in sentence) + "\n")
             running.stdin.flush()
-            found = []
-            while len(found) < len(sentence):
-                line = running.stdout.readline()
-                found += [line] if line.strip() else []
-            assert found == [f"{word} {TAGS[word]}\n" for word in sentence]
+            found = [running.stdout.readline() for _ in range(len(sentence) + 1)]
+            assert found == [*(f"{word} {TAGS[word]}\n" for word in sentence), "\n"]
         running.stdin.close()
         assert running.wait() == 0
 

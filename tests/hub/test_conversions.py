@@ -232,7 +232,8 @@ def test_labels_and_kind_of_a_head_are_kept(tmp_path, convert, kind, task, more)
         ({"id2label": ["no", "yes"]}, {}),
         ({"architectures": ["BertForTokenClassification"]}, {"task": "tag"}),
         ({"problem_type": "multi_label_classification"}, {"task": "multi_label"}),
-        ({"problem_type": "single_label_classification"}, {}),
+        ({"problem_type": "single_label_classification"}, {"task": "classify"}),
+        ({"problem_type": "regression"}, {}),
     ],
 )
 def test_heads_of_config_json(tmp_path, values, expected):

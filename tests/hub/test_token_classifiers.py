@@ -106,6 +106,22 @@ def test_evaluation(run, write, tmp_path):
     assert second["f1_score"] < 1 and second["eval_accuracy"] == pytest.approx(6 / 7)
 
 
+@pytest.mark.parametrize("begin", ["B", "I"])
+def test_evaluation_of_a_model_without_b(run, write, tmp_path, begin):
+    """Its entities are runs of I-, whatever the file calls their first word."""
+    path = tmp_path / "dev.txt"
+    path.write_text("\n".join(WORDS) + "\n", "utf-8")
+    bert = write(["I-LOC", "O", "I-PER"])
+    status, printed, err = run(bert=bert, predict_file=path)
+    assert status == 0, err
+    assert " B-" in printed
+    path.write_text(printed.replace(" B-", f" {begin}-"), "utf-8")
+    status, printed, err = run(bert=bert, eval_file=path)
+    assert status == 0, err
+    results = json.loads(printed)
+    assert results["f1_score"] == results["eval_accuracy"] == 1.0
+
+
 def test_training_goes_on_with_its_columns(run, write, tmp_path):
     """Where the training set has the same tags, in the model's order and from its head."""
     labels = ["B-LOC", "I-LOC", "O"]
@@ -133,7 +149,7 @@ def test_training_goes_on_with_its_columns(run, write, tmp_path):
         (["NOUN", "VERB"], {}, "does not say what its tags are (in BIO or BIOES)"),
         (["LABEL_0", "LABEL_1"], {}, "does not say what its tags are"),
         (["O", "B-X"], {"architectures": ["BertForSequenceClassification"]}, "does not say what"),
-        (["O", "I-X"], {}, "dev.txt:1: the tag 'B-X' is none of the model's: O, I-X"),
+        (["O", "I-Y"], {}, "dev.txt:1: the tag 'B-X' is none of the model's: O, I-Y"),
     ],
 )
 def test_labels_that_are_no_tags(run, write, tmp_path, labels, config, message):

@@ -18,8 +18,9 @@ def test_columns():
     text = "-DOCSTART- -X- O\n\nEU NNP B-ORG\nrejects VBZ O\n\n\nPeter NNP B-PER\n"
     document, first, second = read(text, 0, -1)
     assert (document.words, document.lines) == ([], ["-DOCSTART- -X- O"])
-    assert first == (3, 1, ["EU NNP B-ORG", "rejects VBZ O"], ["EU", "rejects"], ["B-ORG", "O"])
-    assert (second.number, second.gap, second.words) == (7, 2, ["Peter"])
+    lines, words = ["EU NNP B-ORG", "rejects VBZ O"], ["EU", "rejects"]
+    assert first == (3, 0, lines, words, ["B-ORG", "O"], True)
+    assert (second.number, second.gap, second.words, second.ended) == (7, 1, ["Peter"], False)
     assert read(text, 1)[1].words == ["NNP", "VBZ"]
 
 
@@ -40,7 +41,15 @@ def test_readable_dirt(text, words):
 
 @pytest.mark.parametrize(
     "text",
-    ["a\nb\n\n\n\nc\n", "\n\na O\n", "-DOCSTART-\n\na\n\n-DOCSTART-\n\nb", "a\tx\n\nb\tx\n\n\n"],
+    [
+        "a\nb\n\n\n\nc\n",
+        "\n\na O\n",
+        "-DOCSTART-\n\na\n\n-DOCSTART-\n\nb",
+        "a\tx\n\nb\tx\n\n\n",
+        "a\n-DOCSTART-\nb\nc\n-DOCSTART-\n-DOCSTART-\n\nd\n",
+        "a x\n-DOCSTART- -X-\n\n\nb x\n\n-DOCSTART- x\n",
+        "a\tx\n-DOCSTART-\t-X-\nb\tx\n",
+    ],
 )
 def test_layout_is_kept(text):
     """But for the tags: a column more, and a line end at the end."""
@@ -51,6 +60,26 @@ def test_layout_is_kept(text):
         tag = "O" if line.startswith("-DOC") else "B-X"
         lines.append(f"{line}{separator}{tag}" if line else "")
     assert found == "\n".join(lines) + "\n"
+
+
+@pytest.mark.parametrize(
+    "marker", ["-DOCSTART-", "-DOCSTART- -X- O", "-DOCSTART-\t-X-\tO\tO", " -DOCSTART- O"]
+)
+def test_a_document_ends_the_sentence_before_it(marker):
+    first, document, second = read(f"a O\nb B-X\n{marker}\nc O\n", 0, 1)
+    assert (first.words, first.tags) == (["a", "b"], ["O", "B-X"])
+    assert (document.words, document.lines, document.tags) == ([], [marker], [])
+    assert (second.number, second.words, second.tags) == (4, ["c"], ["O"])
+
+
+def test_a_word_like_the_mark_of_a_document():
+    (sentence,) = read("a O\n-DOCSTART-bar B-X\nb -DOCSTART-\n", 0)
+    assert sentence.words == ["a", "-DOCSTART-bar", "b"]
+
+
+def test_a_sentence_comes_with_the_blank_line_that_ends_it():
+    texts = [s.tagged(["O"] * len(s.words)) for s in read("-DOCSTART-\n\na\n\n\nb\n")]
+    assert texts == ["-DOCSTART- O\n\n", "a O\n\n", "\nb O\n"]
 
 
 @pytest.mark.parametrize(
@@ -125,6 +154,48 @@ def test_repairs_are_counted():
     assert changed == {("I-X", "B-X"): 1, ("E-X", "I-X"): 1}
     with pytest.raises(UserError, match=r"f\.txt:4: the tag 'B-Y' is none of the model's: O, B-X"):
         conll.repaired(sentences, labels[:3], "f.txt")
+
+
+@pytest.mark.parametrize(
+    "labels, tags, expected, merged",
+    [
+        # No B- at all: a tag begins where it stands beside no other of its type.
+        ("O I-X I-Y", "B-X I-X O B-X B-Y", "I-X I-X O I-X I-Y", 0),
+        ("O I-X I-Y", "I-X I-X O I-X I-Y", "I-X I-X O I-X I-Y", 0),
+        ("O I-X", "S-X O B-X E-X", "I-X O I-X I-X", 0),
+        ("O I-X", "B-X B-X", "I-X I-X", 1),
+        # B- is for a neighbour of its own type, as CoNLL 2003 had it first.
+        ("O I-X B-X I-Y", "B-X B-X I-X B-Y", "I-X B-X I-X I-Y", 0),
+        ("O I-X B-X I-Y", "I-X B-X B-Y I-Y", "I-X B-X I-Y I-Y", 0),
+        ("O I-X B-X I-Y", "B-Y B-Y B-Y O", "I-Y I-Y I-Y O", 2),
+        ("O B-X I-Y", "B-X B-Y I-Y", "B-X I-Y I-Y", 0),
+    ],
+)
+def test_models_that_begin_with_i(labels, tags, expected, merged):
+    """Some of whose types have no B-; entities that they cannot part are counted."""
+    text = "".join(f"a {tag}\n" for tag in tags.split())
+    fixed, changed = conll.repaired(read(text, 0, -1), labels.split(), "f.txt")
+    assert fixed[0].tags == expected.split()
+    assert changed.total() == merged
+    if not merged:
+        assert conll.entities(fixed[0].tags) == conll.entities(tags.split())
+
+
+def test_sentences_with_unknown_tags_are_left_out_when_asked():
+    sentences = read("a B-X\n\nb B-Z\n\nc O\n", 0, -1)
+    bad = []
+    fixed, _ = conll.repaired(sentences, ["O", "B-X", "I-X"], "f.txt", bad)
+    assert [s.words for s in fixed] == [["a"], ["c"]]
+    assert [str(error)[:30] for error in bad] == ["f.txt:3: the tag 'B-Z' is none"]
+
+
+def test_unknown_tag_of_another_scheme():
+    with pytest.raises(
+        UserError, match=r"f\.txt:1: the tag 'B-X' \(S-X in the model's scheme\) is none of"
+    ):
+        conll.repaired(read("a B-X\n", 0, -1), ["O", "B-X", "I-X", "E-X"], "f.txt")
+    with pytest.raises(UserError, match=r"f\.txt:1: the tag 'B-Z' is none of the model's: O, I-X"):
+        conll.repaired(read("a B-Z\n", 0, -1), ["O", "I-X"], "f.txt")
 
 
 def test_labels():

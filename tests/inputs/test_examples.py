@@ -115,6 +115,7 @@ def test_bad_row_is_one_of_others(content, layout, message):
         ({"t": ["a"], "v": 1}, "f:1: expected a text, found "),
         ({"t": "a", "v": "x"}, "f:1: expected a number, found 'x'; correct the line"),
         ({"t": "a", "v": [1]}, "f:1: expected a number, found '[1]'; correct the line"),
+        ({"t": "a", "v": None}, "f:1: expected a number, found 'None'; correct the line"),
         ({}, "f:1: has no value for 't'; correct the line"),
     ],
 )

@@ -25,8 +25,16 @@ def test_parse_label():
     assert task.parse_label("") == task.parse_label(None) == ()
     with pytest.raises(ValueError, match="the label 'q' is none of the model's: x, y, z"):
         task.parse_label("x|q")
+    assert task.parse_label(["x", " "]) == task.parse_label(["x"]) == ("x",)
+    assert task.parse_label([]) == task.parse_label(float("nan")) == ()
     with pytest.raises(ValueError, match="expected labels, found"):
         task.parse_label({"x": 1})
+    for item in (None, ["x"], {"x": 1}, float("nan")):
+        with pytest.raises(ValueError, match="expected a label, found "):
+            task.parse_label(["x", item])
+    # As JSON spells them.
+    assert MultiLabel(["true", "1"]).parse_label([True, 1]) == ("true", "1")
+    assert MultiLabel(["true", "false"]).parse_label(True) == ("true",)
     with pytest.raises(UserError, match="expected two labels or more, each once"):
         MultiLabel(["x", "x"])
 

@@ -1,0 +1,108 @@
+"""Which class each row of a classifier's head is of. Training that goes on with a head, and scoring
+with one, put the classes by name; a row's number says nothing of them.
+"""
+
+import logging
+import os
+
+from bert_tools import files
+from bert_tools.cli import task_data
+from bert_tools.hub import handles, huggingface
+from bert_tools.inputs import conll
+
+log = logging.getLogger("bert_tools")
+_TAG = "tag"
+_KINDS = ("classify", "multi_label", _TAG)
+
+
+def read(folder, kind):
+    """The classes of a model folder's head, in the order of its rows: of its bert_tools.json, else
+    of its config.json.
+
+    Args:
+      folder: str; it need not have either file.
+      kind: str, the name of the command's task; a head of tokens is none for texts, nor the other
+        way round.
+
+    Returns:
+      list of str, or None: nothing is said, or it is a head of another kind.
+
+    Raises:
+      UserError: a file is damaged.
+    """
+    path = os.path.join(folder, "bert_tools.json")
+    said = files.read_json(path) if os.path.exists(path) else {}
+    task_data.check_description(said, path)
+    if not said.get("labels"):
+        said = huggingface.read_head_description(folder)
+    own = said.get("task", "classify")
+    if kind not in _KINDS or own not in _KINDS or (kind == _TAG) != (own == _TAG):
+        return None
+    return said.get("labels") or None
+
+
+def of_start(command, kind):
+    """As `read`, of the head that --init_checkpoint or --bert brings."""
+    if command.init_checkpoint:
+        return read(os.path.dirname(command.init_checkpoint), kind)
+    return read(handles.resolve(command.bert), kind) if command.bert else None
+
+
+def adopted(command, kind, labels, found):
+    """The classes of a training run that is not told them, in the order of the head's rows.
+
+    Where output_dir has a checkpoint, that is the head, as training goes on from there.
+
+    Args:
+      command: CommandFlags.
+      kind: see `read`.
+      labels: list of str, those of the task itself, or None.
+      found: list of str, those of the training set in the order that they would have by
+        themselves.
+
+    Returns:
+      list of str: the head's, where it has the same classes, or all of `found` and more; else
+      `labels`, which may be None.
+    """
+    head, source = None, command.bert or command.init_checkpoint
+    if os.path.exists(os.path.join(command.output_dir or "", "checkpoint")):
+        head, source = read(command.output_dir, kind), command.output_dir
+    head = head or of_start(command, kind)
+    if not head or (kind == _TAG and not all(map(conll.is_tag, head))):
+        return labels
+    if set(labels) != set(head) if labels else not set(found) <= set(head):
+        return labels
+    if head != (labels or found):
+        log.info("%s: training goes on with its head; the columns are %s", source, _listed(head))
+    return head
+
+
+def difference(head, labels):
+    """What there is to say of a head that has other classes than `labels`; None where they are the
+    same, in whatever order.
+    """
+    if sorted(head) == sorted(labels):
+        return None
+    return f"its head tells {_listed(head)} apart, this task's labels are {_listed(labels)}"
+
+
+def arranged(weights, names, head, labels):
+    """The weights with the rows of a head in the order of `labels`.
+
+    Args:
+      weights: dict {name: array}.
+      names: the head's weights among them, as far as they are there; [classes, ...].
+      head: list of str, of what the rows are.
+      labels: list of str, the same in another order; where they are others, rows stay.
+
+    Returns:
+      dict {name: array}.
+    """
+    if difference(head, labels):
+        return weights
+    rows = [head.index(label) for label in labels]
+    return {name: array[rows] if name in names else array for name, array in weights.items()}
+
+
+def _listed(labels):
+    return ", ".join(labels[:10]) + (", ..." if labels[10:] else "")
