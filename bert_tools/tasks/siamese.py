@@ -8,7 +8,6 @@ import typing
 from bert_tools.errors import UserError
 from bert_tools.inputs.data_sets import DataSet
 from bert_tools.inputs.examples import Layout, parse_value
-from bert_tools.inputs.text_features import TEXT_NUMBERS
 from bert_tools.tasks import classify, regress
 
 # Sentence1..3 as in the known Keras example of this kind, or sentence-transformers' names.
@@ -299,6 +298,8 @@ class Siamese:
             return found
         found = {}
         if vectors.shape[1] > 1 and not features.keys() & set(self.label_columns):
+            from bert_tools.inputs.text_features import TEXT_NUMBERS
+
             found = ranking(vectors, features[TEXT_NUMBERS])
         if vectors.shape[1] > 2:
             name = self._options.distance if self._name == "triplet" else "cosine"
