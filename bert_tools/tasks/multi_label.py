@@ -60,9 +60,10 @@ class MultiLabel:
     def start_from(self, examples):
         """Lets a new head begin with each label as likely as it is in the training set.
 
-        Labels are mostly rare. With a bias of 0 training first brings all probabilities down from
-        0.5, through the weights, whose steps are many times the bias's; what the pooled output
-        knew is lost on the way (28 labels of GoEmotions: macro F1 0.03, so 0.29).
+        Labels are mostly rare. With a bias of 0 training has to bring all probabilities down from
+        0.5 first, probably at the cost of what the pooled output knew. On 10,000 rows of GoEmotions
+        (28 labels, two epochs, rate 1e-4, one seed, PyTorch's side of goemotions.py) macro F1 is
+        0.02 with a bias of 0 and 0.29 with this.
 
         Args:
           examples: list of InputExample, the training set.
