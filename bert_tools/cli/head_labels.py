@@ -9,6 +9,7 @@ from bert_tools import files
 from bert_tools.cli import task_data
 from bert_tools.hub import handles, huggingface
 from bert_tools.inputs import conll
+from bert_tools.inputs.tables import listed
 
 log = logging.getLogger("bert_tools")
 _TAG = "tag"
@@ -73,7 +74,7 @@ def adopted(command, kind, labels, found):
     if set(labels) != set(head) if labels else not set(found) <= set(head):
         return labels
     if head != (labels or found):
-        log.info("%s: training goes on with its head; the columns are %s", source, _listed(head))
+        log.info("%s: training goes on with its head; the columns are %s", source, listed(head))
     return head
 
 
@@ -83,7 +84,7 @@ def difference(head, labels):
     """
     if sorted(head) == sorted(labels):
         return None
-    return f"its head tells {_listed(head)} apart, this task's labels are {_listed(labels)}"
+    return f"its head tells {listed(head)} apart, this task's labels are {listed(labels)}"
 
 
 def arranged(weights, names, head, labels):
@@ -102,7 +103,3 @@ def arranged(weights, names, head, labels):
         return weights
     rows = [head.index(label) for label in labels]
     return {name: array[rows] if name in names else array for name, array in weights.items()}
-
-
-def _listed(labels):
-    return ", ".join(labels[:10]) + (", ..." if labels[10:] else "")

@@ -8,6 +8,7 @@ from bert_tools.cli import shared_flags, task_data
 from bert_tools.errors import UserError
 from bert_tools.inputs.data_sets import OwnFiles, OwnReader
 from bert_tools.inputs.examples import parse_value
+from bert_tools.inputs.tables import listed, shown
 from bert_tools.inputs.text_features import texts_of
 from bert_tools.tasks import classify, regress
 from bert_tools.tasks.siamese import DATA_SETS, OBJECTIVES, Options, Siamese
@@ -216,7 +217,7 @@ def _parser(source, task, objective):
             found = aliases.get(found, found)
             if task.label_list and found not in task.label_list:
                 raise ValueError(
-                    f"the label {found!r} is none of the model's: {', '.join(task.label_list)}"
+                    f"the label {shown(found)} is none of the model's: {listed(task.label_list)}"
                 )
             return found
 

@@ -10,7 +10,7 @@ import typing
 
 from bert_tools.errors import UserError
 from bert_tools.inputs import tables
-from bert_tools.inputs.tables import shown
+from bert_tools.inputs.tables import listed, shown
 
 _BLANKS = re.compile("[ \t]+")
 _TAG = re.compile(r"O|([BIES])-(.+)")
@@ -227,10 +227,9 @@ def _unknown(sentence, pairs, labels, path):
     # A type that the model does not have at all needs no word of schemes.
     known_kind = tag.partition("-")[2] in {label.partition("-")[2] for label in labels}
     scheme_tag = f" ({fits} in the model's scheme)" if known_kind and tag != fits else ""
-    listed = ", ".join(labels[:10]) + (", ..." if labels[10:] else "")
     return UserError(
         f"{path}:{sentence.number + place}: the tag {shown(tag)}{scheme_tag} is none of the "
-        f"model's: {listed}"
+        f"model's: {listed(labels)}"
     )
 
 

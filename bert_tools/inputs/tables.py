@@ -272,6 +272,11 @@ def _json_cells(line, name, number):
     return cells
 
 
+def listed(names):
+    """A sequence of str for a message: the first ten."""
+    return ", ".join(names[:10]) + (", ..." if names[10:] else "")
+
+
 def shown(text, limit=60):
     """A text as an error message shows it: quoted, and cut when it is long."""
     return repr(text if len(text) <= limit else f"{text[: limit - 3]}...")

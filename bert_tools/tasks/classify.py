@@ -6,7 +6,7 @@ import math
 from bert_tools.errors import UserError
 from bert_tools.inputs.data_sets import DataSet
 from bert_tools.inputs.examples import Layout
-from bert_tools.inputs.tables import shown
+from bert_tools.inputs.tables import listed, shown
 
 FIELDS = ("probabilities", "log_probabilities", "labels", "logits", "pooled_output")
 _DEFAULT_FIELDS = ("log_probabilities", "pooled_output")
@@ -218,7 +218,7 @@ class Classification:
         label = parse_label(cell)
         label = self._aliases.get(label, label)
         if label not in self.label_list:
-            known = ", ".join(self.label_list[:10]) + (", ..." if self.label_list[10:] else "")
+            known = listed(self.label_list)
             raise ValueError(f"the label {shown(label)} is none of the model's: {known}")
         return label
 

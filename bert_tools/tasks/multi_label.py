@@ -6,7 +6,7 @@ import numpy as np
 
 from bert_tools.errors import UserError
 from bert_tools.inputs.features import LabelSet
-from bert_tools.inputs.tables import shown
+from bert_tools.inputs.tables import listed, shown
 from bert_tools.tasks.classify import in_order, parse_label, short
 
 
@@ -53,7 +53,7 @@ class MultiLabel:
         found = parse_labels(cell, self._separator)
         for label in found:
             if label not in self.label_list:
-                known = ", ".join(self.label_list[:10]) + (", ..." if self.label_list[10:] else "")
+                known = listed(self.label_list)
                 raise ValueError(f"the label {shown(label)} is none of the model's: {known}")
         return tuple(label for label in self.label_list if label in found)
 

@@ -23,6 +23,8 @@ import subprocess
 import sys
 import tempfile
 
+import side_by_side
+
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
 OURS, THEIRS = "bert_tools", "sentence-transformers"
@@ -47,31 +49,19 @@ def main():
     arguments = parser.parse_args()
     # What does not ask for two threads counts the cores that it may use.
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:2])
-    runs = []
-    if arguments.output_file and os.path.exists(arguments.output_file):
-        with open(arguments.output_file, encoding="utf-8") as reader:
-            runs = json.load(reader)
+    runs = side_by_side.earlier(arguments.output_file)
     sides = [OURS, *([THEIRS] if arguments.peer_python else [])]
     for seed in filter(None, arguments.seeds.split(",")):
         for side in sides:
             found = train(side, arguments, arguments.precision, int(seed))
-            add(runs, {**found, "seed": int(seed), "flags": arguments.flags}, arguments)
+            run = {**found, "seed": int(seed), "flags": arguments.flags}
+            side_by_side.add(runs, run, arguments.output_file)
     for _ in range(arguments.speed_rounds):
         for precision in ("bfloat16", "float32"):
             for side in sides:
                 found = train(side, arguments, precision, 1, _SPEED_STEPS)
-                add(runs, {**found, "speed": True}, arguments)
+                side_by_side.add(runs, {**found, "speed": True}, arguments.output_file)
     summary(runs, arguments)
-
-
-def add(runs, run, arguments):
-    """Takes note of a run, on stdout and in the file."""
-    runs.append(run)
-    print(json.dumps(run), flush=True)
-    if arguments.output_file:
-        with open(arguments.output_file, "w", encoding="utf-8") as writer:
-            json.dump(runs, writer, indent=1)
-            writer.write("\n")
 
 
 def summary(runs, arguments):

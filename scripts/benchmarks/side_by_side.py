@@ -46,10 +46,7 @@ def run(arguments, key, metrics, ours, theirs):
       metrics: {case: names of the results that count}.
       ours, theirs: function(arguments, case, seed) -> dict of results.
     """
-    runs = []
-    if arguments.output_file and os.path.exists(arguments.output_file):
-        with open(arguments.output_file, encoding="utf-8") as reader:
-            runs = json.load(reader)
+    runs = earlier(arguments.output_file)
     sides = {"ours": ours, **({"transformers": theirs} if arguments.peer_python else {})}
     for seed in map(int, arguments.seeds.split(",")):
         for case in metrics:
@@ -57,12 +54,8 @@ def run(arguments, key, metrics, ours, theirs):
                 begun = time.time()
                 result = work(arguments, case, seed)
                 seconds = time.time() - begun
-                runs.append({key: case, "seed": seed, "side": side, "seconds": seconds, **result})
-                print(json.dumps(runs[-1]), flush=True)
-                if arguments.output_file:
-                    with open(arguments.output_file, "w", encoding="utf-8") as writer:
-                        json.dump(runs, writer, indent=1)
-                        writer.write("\n")
+                facts = {key: case, "seed": seed, "side": side, "seconds": seconds}
+                add(runs, {**facts, **result}, arguments.output_file)
     print(f"| {key} | metric | ours | transformers |\n|---|---|---|---|")
     for case, names in metrics.items():
         for metric in names:
@@ -72,6 +65,24 @@ def run(arguments, key, metrics, ours, theirs):
                 each = ", ".join(f"{value:.4f}" for value in found)
                 cells.append(f"{statistics.mean(found):.4f} ({each})" if found else "")
             print(f"| {case} | {metric} | {' | '.join(cells)} |")
+
+
+def earlier(output_file):
+    """The runs that a file has from before, a list; of None, or where there is none, empty."""
+    if not output_file or not os.path.exists(output_file):
+        return []
+    with open(output_file, encoding="utf-8") as reader:
+        return json.load(reader)
+
+
+def add(runs, run, output_file):
+    """Takes note of a run: in the list, on stdout, and in the file unless it is None."""
+    runs.append(run)
+    print(json.dumps(run), flush=True)
+    if output_file:
+        with open(output_file, "w", encoding="utf-8") as writer:
+            json.dump(runs, writer, indent=1)
+            writer.write("\n")
 
 
 def command(main, flags, folder=None):

@@ -19,6 +19,8 @@ import sys
 import tempfile
 import time
 
+import side_by_side
+
 from bert_tools.cli import run_reg
 
 
@@ -33,18 +35,10 @@ def main():
     parser.add_argument("--flags", default="", help="further flags of run_reg: another recipe")
     parser.add_argument("--output_file", help="JSON of every run, added to after each")
     arguments = parser.parse_args()
-    runs = []
-    if arguments.output_file and os.path.exists(arguments.output_file):
-        with open(arguments.output_file, encoding="utf-8") as reader:
-            runs = json.load(reader)
+    runs = side_by_side.earlier(arguments.output_file)
     for precision in arguments.precisions.split(","):
         for seed in arguments.seeds.split(","):
-            runs.append(run(precision, seed, arguments))
-            print(json.dumps(runs[-1]), flush=True)
-            if arguments.output_file:
-                with open(arguments.output_file, "w", encoding="utf-8") as writer:
-                    json.dump(runs, writer, indent=1)
-                    writer.write("\n")
+            side_by_side.add(runs, run(precision, seed, arguments), arguments.output_file)
         scores = [
             one["pearson"]
             for one in runs

@@ -21,7 +21,6 @@ question1, question2 and is_duplicate.
 import argparse
 import collections
 import csv
-import json
 import os
 import statistics
 import tempfile
@@ -69,19 +68,11 @@ def main():
     parser.add_argument("--max_train_steps", type=int, default=0, help="for a trial; 0: all")
     parser.add_argument("--output_file", help="JSON of every run, added to after each")
     arguments = parser.parse_args()
-    runs = []
-    if arguments.output_file and os.path.exists(arguments.output_file):
-        with open(arguments.output_file, encoding="utf-8") as reader:
-            runs = json.load(reader)
+    runs = side_by_side.earlier(arguments.output_file)
     for case in arguments.cases.split(","):
         with tempfile.TemporaryDirectory() as folder:
             for run in CASES[case](arguments, folder):
-                runs.append({"case": case, **run})
-                print(json.dumps(runs[-1]), flush=True)
-                if arguments.output_file:
-                    with open(arguments.output_file, "w", encoding="utf-8") as writer:
-                        json.dump(runs, writer, indent=1)
-                        writer.write("\n")
+                side_by_side.add(runs, {"case": case, **run}, arguments.output_file)
     table = collections.defaultdict(list)
     for run in runs:
         for metric, value in run.items():
