@@ -12,8 +12,8 @@ from bert_tools.inputs import conll
 from bert_tools.inputs.tables import listed
 
 log = logging.getLogger("bert_tools")
-_TAG = "tag"
-_KINDS = ("classify", "multi_label", _TAG)
+# What the tasks that have classes put into them; between such, a head can go on.
+_OBJECTS = {"classify": "text", "multi_label": "text", "tag": "token", "siamese": "vectors"}
 
 
 def read(folder, kind):
@@ -23,7 +23,7 @@ def read(folder, kind):
     Args:
       folder: str; it need not have either file.
       kind: str, the name of the command's task; a head of tokens is none for texts, nor the other
-        way round.
+        way round, nor is one of vectors either.
 
     Returns:
       list of str, or None: nothing is said, or it is a head of another kind.
@@ -37,7 +37,7 @@ def read(folder, kind):
     if not said.get("labels"):
         said = huggingface.read_head_description(folder)
     own = said.get("task", "classify")
-    if kind not in _KINDS or own not in _KINDS or (kind == _TAG) != (own == _TAG):
+    if kind not in _OBJECTS or _OBJECTS.get(own) != _OBJECTS[kind]:
         return None
     return said.get("labels") or None
 
@@ -69,7 +69,7 @@ def adopted(command, kind, labels, found):
     if os.path.exists(os.path.join(command.output_dir or "", "checkpoint")):
         head, source = read(command.output_dir, kind), command.output_dir
     head = head or of_start(command, kind)
-    if not head or (kind == _TAG and not all(map(conll.is_tag, head))):
+    if not head or (kind == "tag" and not all(map(conll.is_tag, head))):
         return labels
     if set(labels) != set(head) if labels else not set(found) <= set(head):
         return labels
@@ -85,6 +85,11 @@ def difference(head, labels):
     if sorted(head) == sorted(labels):
         return None
     return f"its head tells {listed(head)} apart, this task's labels are {listed(labels)}"
+
+
+def of_classes(names):
+    """Those of a task's own weights whose rows are classes, list of str: none of a dense layer."""
+    return [n for n in names if n.rpartition("/")[-1] in ("output_weights", "output_bias")]
 
 
 def arranged(weights, names, head, labels):

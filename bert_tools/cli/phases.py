@@ -315,6 +315,7 @@ class Session:
         kind = self._kind_of_head(model)
         labels = head_labels.of_start(command, self._task.name)
         difference = labels and head_labels.difference(labels, self._task.label_list)
+        classes = head_labels.of_classes(shapes)
         for name, shape in shapes.items():
             if name not in model.weights:
                 continue
@@ -323,7 +324,7 @@ class Session:
                     f"{model.source}: its {name} was trained for another kind of task ({kind}, "
                     f"this command's is {self._task.name})"
                 )
-            elif difference and command.do_train:
+            elif difference and command.do_train and name in classes:
                 others[name] = f"{model.source}: {difference}"
             elif model.weights[name].shape != shape:
                 others[name] = (
@@ -337,10 +338,10 @@ class Session:
             )
         if others:
             log.warning("%s; training starts with a new head", next(iter(others.values())))
-            kept = {name: array for name, array in model.weights.items() if name not in shapes}
+            kept = {name: array for name, array in model.weights.items() if name not in others}
             return model._replace(weights=kept)
         if labels:
-            arranged = head_labels.arranged(model.weights, shapes, labels, self._task.label_list)
+            arranged = head_labels.arranged(model.weights, classes, labels, self._task.label_list)
             model = model._replace(weights=arranged)
         new = [name for name in shapes if name not in model.weights]
         if not new or command.do_train:

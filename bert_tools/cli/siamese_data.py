@@ -4,7 +4,7 @@ import functools
 import os
 
 from bert_tools import files
-from bert_tools.cli import shared_flags, task_data
+from bert_tools.cli import head_labels, shared_flags, task_data
 from bert_tools.errors import UserError
 from bert_tools.inputs.data_sets import OwnFiles, OwnReader
 from bert_tools.inputs.examples import parse_value
@@ -69,7 +69,9 @@ def load(command, asked, stored):
         data["train"] = data["train"][0], _trainable(command, objective, *data["train"])
         if objective.label == "class":
             path, examples = data["train"]
-            task.label_list = list(source.labels or classify.labels_of(examples, path))
+            known = task.label_list or (source.labels and list(source.labels))
+            found = classify.labels_of(examples, path)
+            task.label_list = head_labels.adopted(command, task.name, known, found) or found
     if "eval" in asked:
         data["eval"] = _dev_set(command, source, task, objective)
     if "predict" in asked:

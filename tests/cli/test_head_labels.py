@@ -7,29 +7,46 @@ import pytest
 from cli_toys import as_arguments, newest
 
 from bert_tools import hub
-from bert_tools.cli import app, run_classifier, run_ner
+from bert_tools.cli import app, run_classifier, run_ner, run_siamese
 from bert_tools.hub import google, huggingface
+from bert_tools.sentence import pooling
 
 OLD = ["sport", "politics", "film"]
 TAGS = ["B-X", "O", "I-X"]
-COMMANDS = {"classify": run_classifier, "multi_label": run_classifier, "tag": run_ner}
+COMMANDS = {
+    "classify": run_classifier,
+    "multi_label": run_classifier,
+    "tag": run_ner,
+    "siamese": run_siamese,
+}
 KINDS = [*COMMANDS]
+# run_siamese's dense layer, whose rows are no classes: there are as many as a head has below.
+WIDTH = 3
+DENSE = (np.arange(48, dtype=np.float32).reshape(16, 3) / 48, np.arange(3, dtype=np.float32))
 
 
 @pytest.fixture
 def write(toy_model, tmp_path):
-    """function(kind, labels, theirs) -> a folder with a head: its bert_tools.json says of what,
-    or where theirs its config.json alone.
+    """function(kind, labels, theirs) -> (a folder with a head: its bert_tools.json says of what,
+    or where theirs its config.json alone; {name: array} of the head).
     """
 
     def write(kind, labels, theirs=False):
         model = hub.load(toy_model)
         rng = np.random.default_rng(3)
-        head = {"output_weights": rng.normal(size=(len(labels), 16)).astype(np.float32)}
-        head["output_bias"] = np.arange(len(labels), dtype=np.float32)
+        scope, inputs = ("siamese/", 3 * WIDTH) if kind == "siamese" else ("", 16)
+        weights = rng.normal(size=(len(labels), inputs)).astype(np.float32)
+        bias = np.arange(len(labels), dtype=np.float32)
+        head = {f"{scope}output_weights": weights, f"{scope}output_bias": bias}
         meta = {"task": kind, "labels": labels}
+        others = {}
+        if kind == "siamese":
+            meta |= {"objective": "softmax_nli", "pooling": "mean", "dense": "linear"}
+            others = dict(zip(pooling.DENSE, DENSE, strict=True))
+        weights = {**model.weights, **head, **others}
         folder = tmp_path / "old"
-        huggingface.write(str(folder), model._replace(weights={**model.weights, **head}, meta=meta))
+        form = google if kind == "siamese" else huggingface
+        form.write(str(folder), model._replace(weights=weights, meta=meta))
         if theirs:
             (folder / "bert_tools.json").unlink()
         return folder, head
@@ -50,9 +67,12 @@ def train(capsys, monkeypatch, tmp_path):
             text = "".join(f"a {label}\n\n" for label in classes)
             (data / "train.txt").write_text(text * 6)
         else:
-            rows = "".join(f"a b\t{label}\n" for label in classes)
-            (data / "train.tsv").write_text("text\tlabel\n" + rows * 6)
+            rows = "".join(f"a b\tc\t{label}\n" for label in classes)
+            (data / "train.tsv").write_text("text\tother\tlabel\n" + rows * 6)
             columns = {"task_name": "csv", "text_column": "text", "label_column": "label"}
+            if kind == "siamese":
+                columns = {"task_name": "csv", "text_column": "text", "text_pair_column": "other"}
+                columns |= {"value_column": "label", "objective": "softmax_nli"}
             flags = {**columns, "multi_label": True if kind == "multi_label" else None, **flags}
         flags = {
             "data_dir": data,
@@ -78,10 +98,17 @@ def train(capsys, monkeypatch, tmp_path):
 def assert_rows(weights, head, rows):
     for name in head:
         np.testing.assert_array_equal(weights[name], head[name][rows], err_msg=name)
+    assert_dense(weights)
 
 
-@pytest.mark.parametrize("theirs", [False, True], ids=["ours", "theirs"])
-@pytest.mark.parametrize("kind", KINDS)
+def assert_dense(weights):
+    for name, array in zip(pooling.DENSE, DENSE, strict=True):
+        np.testing.assert_array_equal(weights.get(name, array), array, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    "kind, theirs", [(kind, False) for kind in KINDS] + [(kind, True) for kind in KINDS[:3]]
+)
 def test_the_order_of_the_head_stays(write, train, kind, theirs):
     old = TAGS if kind == "tag" else OLD
     folder, head = write(kind, old, theirs)
@@ -117,11 +144,14 @@ def test_other_classes_get_a_new_head(write, train, kind):
     labels, weights, err = train(kind, new, folder)
     assert sorted(labels) == sorted(new)
     reason = f"its head tells {', '.join(old)} apart, this task's labels are {', '.join(labels)}"
-    assert f"WARNING {folder}: {reason}; training starts with a new head" in err
-    assert not np.any(weights["output_weights"] == head["output_weights"])
+    source = folder / "bert_model.ckpt" if kind == "siamese" else folder
+    assert f"WARNING {source}: {reason}; training starts with a new head" in err
+    kernel, bias = head
+    assert not np.any(weights[kernel] == head[kernel])
     # Of several labels, each begins with how frequent it is: 1 of 3.
     expected = np.log(6.5 / 12.5) if kind == "multi_label" else 0
-    np.testing.assert_allclose(weights["output_bias"], expected, rtol=1e-6)
+    np.testing.assert_allclose(weights[bias], expected, rtol=1e-6)
+    assert_dense(weights)
 
 
 def test_a_checkpoint_of_a_folder_that_names_its_classes(write, train, toy_model, tmp_path):
