@@ -30,7 +30,9 @@ def parser(about, **recipe):
     parser.add_argument("--peer_python", help="without it, ours alone")
     parser.add_argument("--seeds", default="1,2,3")
     parser.add_argument("--max_steps", type=int, default=0, help="for a trial; 0: all")
-    parser.add_argument("--output_file", help="JSON of every run, added to after each")
+    parser.add_argument(
+        "--output_file", help="JSON of every run, added to after each; what it has is not run again"
+    )
     for name, value in recipe.items():
         parser.add_argument(f"--{name}", type=type(value), default=value)
     return parser
@@ -51,10 +53,12 @@ def run(arguments, key, metrics, ours, theirs):
     for seed in map(int, arguments.seeds.split(",")):
         for case in metrics:
             for side, work in sides.items():
+                facts = {key: case, "seed": seed, "side": side}
+                if any(facts.items() <= run.items() for run in runs):
+                    continue
                 begun = time.time()
                 result = work(arguments, case, seed)
-                seconds = time.time() - begun
-                facts = {key: case, "seed": seed, "side": side, "seconds": seconds}
+                facts["seconds"] = time.time() - begun
                 add(runs, {**facts, **result}, arguments.output_file)
     print(f"| {key} | metric | ours | transformers |\n|---|---|---|---|")
     for case, names in metrics.items():

@@ -16,12 +16,13 @@ kind label, as .npy. Prints a JSON line.
 
 The losses are transformers' own: means over starts and ends, over the words of a step, and over
 rows and labels. AdamW with weight decay 0.01 but on biases and LayerNorm, warm-up over a tenth of
-the steps and linear decay, gradients clipped at 1, bfloat16 autocast but in the head, on two
-threads. A step's rows go through in parts of `part` of like length, padded to their longest: the
-same step, sooner.
+the steps and linear decay, gradients clipped at 1, bfloat16 autocast but in the head, on all
+cores that the process may use. A step's rows go through in parts of `part` of like length, padded
+to their longest: the same step, sooner.
 """
 
 import json
+import os
 import sys
 import time
 
@@ -34,7 +35,7 @@ with np.load(spec_file) as archive:
     spec = dict(archive)
 recipe = json.loads(str(spec["recipe"]))
 kind = recipe["kind"]
-torch.set_num_threads(2)
+torch.set_num_threads(len(os.sched_getaffinity(0)))
 transformers.set_seed(recipe["seed"])
 model_class = {
     "span": transformers.BertForQuestionAnswering,
