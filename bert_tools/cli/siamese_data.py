@@ -36,9 +36,6 @@ def load(command, asked, stored):
     _check_flags(command, asked)
     objective = OBJECTIVES[command.objective]
     source = task_data.data_set(command, DATA_SETS, stored, Siamese.label_flag, objective.label)
-    if isinstance(source, OwnFiles) and command.negative_columns:
-        further = further_columns(command)
-        source = source._replace(columns=source.columns._replace(further=further))
     if "train" in asked:
         _check_source(command, source, objective)
     value_range = shared_flags.number_range(command, "value_range")
@@ -113,12 +110,6 @@ def _agreed(command, name, given, kept):
     return kept
 
 
-def further_columns(command):
-    """--negative_columns as a tuple of numbers and names."""
-    names = command.negative_columns.split(",")
-    return tuple(int(name) if name.isdecimal() else name for name in names)
-
-
 def _check_flags(command, asked):
     """Flags that nothing would read, or that leave nothing to learn."""
     readers = {
@@ -139,12 +130,6 @@ def _check_flags(command, asked):
             )
     if command.do_train and command.objective == "distillation" and not command.teacher:
         raise UserError("--teacher is missing; --objective=distillation learns its vectors")
-    own = (command.task_name or "").lower() == "csv" or command.text_column
-    if command.negative_columns and not own:
-        raise UserError(
-            f"--negative_columns={command.negative_columns}: goes with --text_column; give it, or "
-            "leave this out"
-        )
     if command.scale == 0:
         raise UserError("--scale=0: leaves nothing of the cosines; give a number above 0")
     for name in ("dev_task_name", "dev_data_dir"):

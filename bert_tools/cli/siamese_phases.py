@@ -62,8 +62,6 @@ class SiameseSession(phases.Session):
     def _layout(self, path, split):
         """What is scored are pairs at least, whatever the model was trained on."""
         command, layout = self._command, super()._layout(path, split)
-        if command.negative_columns and command.text_column:
-            layout = layout._replace(further=siamese_data.further_columns(command))
         if layout.text_b is None and command.text_column:
             raise UserError(
                 f"--text_column={command.text_column}: several texts are compared; give "

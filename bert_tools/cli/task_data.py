@@ -307,8 +307,8 @@ def _refuse_columns(command, label_flag):
     named = (command.task_name or "csv").lower()
     if command.eval_file or command.predict_file or (named == "csv" and not command.task_module):
         return
-    for name in ("text_column", "text_pair_column", label_flag):
-        if getattr(command, name) is not None:
+    for name in ("text_column", "text_pair_column", label_flag, "negative_columns"):
+        if getattr(command, name, None) is not None:
             raise UserError(
                 f"--{name}={getattr(command, name)}: the columns of --task_name={named} are "
                 "fixed; leave it out, or give --task_name=csv"
@@ -413,15 +413,16 @@ def meta(command, source, data):
 
 def columns_given(command, label_flag):
     """The Layout that the column flags give, or None."""
-    names = ("text_column", "text_pair_column", label_flag)
-    given = [getattr(command, name) for name in names]
+    given = [getattr(command, name) for name in ("text_column", "text_pair_column", label_flag)]
+    further = getattr(command, "negative_columns", None)  # A flag of run_siamese alone.
+    given += further.split(",") if further is not None else []
     columns = [int(name) if name and name.isdecimal() else name for name in given]
     if columns[0] is None:
         if any(column is not None for column in columns):
             raise UserError("--text_column is missing; give it beside the other columns")
         return None
     named = any(isinstance(column, str) for column in columns)
-    return examples.Layout(*columns, header=command.header or named)
+    return examples.Layout(*columns[:3], header=command.header or named, further=tuple(columns[3:]))
 
 
 def _share(read, fraction, seed, split):

@@ -337,6 +337,17 @@ def test_negatives_of_files_to_score(run, flags, tmp_path):
     assert status == 0, err
     assert json.loads(named) == json.loads(plain)
     assert "triplet_accuracy" in json.loads(named)
+    # One name among numbers: the file has a header.
+    columns |= {"text_column": "0", "text_pair_column": "1"}
+    status, numbered, err = run(bert=tmp_path / "out", eval_file=path, **columns)
+    assert status == 0, err
+    assert json.loads(numbered) == json.loads(plain)
+    only = {"negative_columns": "Sentence3"}
+    error = error_of(run(bert=tmp_path / "out", eval_file=path, **only))
+    assert "--text_column is missing; give it beside the other columns" in error
+    given = flags("triplets", objective="triplet", do_train=True, **only)
+    error = error_of(run(**{**given, "output_dir": tmp_path / "x"}))
+    assert "--negative_columns=Sentence3: the columns of --task_name=triplets are fixed" in error
 
 
 def test_dense_layer_keeps_its_activation(run, flags, tmp_path):
