@@ -16,6 +16,7 @@ import functools
 import os
 import re
 import shlex
+import sys
 
 from bert_tools.cli import app, shared_flags
 from bert_tools.errors import UserError
@@ -131,3 +132,7 @@ def _encoder(parts, precision, **options):
 def main(arguments=None):
     """The console command; returns the exit status."""
     return app.run(__doc__, flags(), run, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

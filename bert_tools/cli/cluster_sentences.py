@@ -15,6 +15,7 @@ texts in none are in cluster -1.
 
 import json
 import re
+import sys
 
 from bert_tools import files
 from bert_tools.cli import app, shared_flags, vector_sources
@@ -166,3 +167,7 @@ def _tell(texts, found, summary):
 def main(arguments=None):
     """The console command; returns the exit status."""
     return app.run(__doc__, flags(), run, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

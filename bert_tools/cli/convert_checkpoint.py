@@ -13,6 +13,7 @@ the layout has a place for it, and is named in a warning where not.
 """
 
 import os
+import sys
 
 from bert_tools import files
 from bert_tools.cli import app, shared_flags
@@ -86,3 +87,7 @@ def _with_recipe(model, pooling):
 def main(arguments=None):
     """The console command; returns the exit status."""
     return app.run(__doc__, flags(), run, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -10,6 +10,7 @@ as there: 0 is the first layer after the embeddings, -1 the last.
 
 import itertools
 import json
+import sys
 
 from bert_tools import files
 from bert_tools.cli import app, shared_flags
@@ -157,3 +158,7 @@ class _Extractor:
 def main(arguments=None):
     """The console command; returns the exit status."""
     return app.run(__doc__, flags(), run, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

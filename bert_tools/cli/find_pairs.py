@@ -13,6 +13,8 @@ does not grow with their square; ties come in the order of the texts.
   find_pairs --input_file=few.txt --bert=minilm --all                        # 0:1 and its distance
 """
 
+import sys
+
 from bert_tools import files
 from bert_tools.cli import app, shared_flags, vector_sources
 from bert_tools.errors import UserError
@@ -214,3 +216,7 @@ def _groups(form, texts, found):
 def main(arguments=None):
     """The console command; returns the exit status."""
     return app.run(__doc__, flags(), run, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

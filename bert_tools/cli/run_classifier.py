@@ -18,6 +18,7 @@ Classify with what was trained; on stdout come JSON lines:
 import functools
 import math
 import os
+import sys
 
 from bert_tools import files
 from bert_tools.cli import app, shared_flags, task_data
@@ -363,3 +364,7 @@ def _require_folds(command):
 def main(arguments=None):
     """The console command; returns the exit status."""
     return app.run(__doc__, flags(), run, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

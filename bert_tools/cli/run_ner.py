@@ -13,6 +13,8 @@ answered at its blank line:
   tr ' ' '\\n' < sentence.txt | run_ner --bert=/tmp/ner --predict_file=-
 """
 
+import sys
+
 from bert_tools.cli import app, shared_flags, task_data
 from bert_tools.errors import UserError
 
@@ -101,3 +103,7 @@ def _own_labels(command):
 def main(arguments=None):
     """The console command; returns the exit status."""
     return app.run(__doc__, flags(), run, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

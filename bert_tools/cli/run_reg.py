@@ -11,6 +11,8 @@ Score with what was trained, in a pipeline:
   cut -f1,2 pairs.tsv | run_reg --bert=/tmp/sim --predict_file=- > values.txt
 """
 
+import sys
+
 from bert_tools.cli import app, shared_flags, task_data
 from bert_tools.errors import UserError
 
@@ -81,3 +83,7 @@ def run(command):
 def main(arguments=None):
     """The console command; returns the exit status."""
     return app.run(__doc__, flags(), run, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

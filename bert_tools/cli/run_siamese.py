@@ -23,6 +23,8 @@ for pairs with values; recall@1, @5, @10 and mrr for pairs, triplet_accuracy for
 test_results.tsv, the cosines of each example's first text and its others.
 """
 
+import sys
+
 from bert_tools.cli import app, shared_flags, task_data
 
 _DISTANCES = ("euclidean", "cosine")
@@ -136,3 +138,7 @@ def run(command):
 def main(arguments=None):
     """The console command; returns the exit status."""
     return app.run(__doc__, flags(), run, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

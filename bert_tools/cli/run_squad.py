@@ -12,6 +12,7 @@ Put questions to what was trained:
 """
 
 import os
+import sys
 
 from bert_tools.cli import app, shared_flags, task_data
 from bert_tools.errors import UserError
@@ -120,3 +121,7 @@ def _check_null_flags(command):
 def main(arguments=None):
     """The console command; returns the exit status."""
     return app.run(__doc__, flags(), run, arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
