@@ -335,8 +335,8 @@ def _header(cells, name, number, columns):
         found = next((spelling for spelling in spellings if spelling in names), None)
         if cells.count(found) > 1:
             raise UserError(
-                f"{name}:{number}: the header has {found!r} {cells.count(found)} times; name the "
-                "columns by number, with --header=true"
+                f"{name}:{number}: the header has {found!r} {cells.count(found)} times; rename "
+                "one, or name the columns by number, with --header=true"
             )
         if found is not None:
             names[column] = names[found]

@@ -157,7 +157,7 @@ def test_a_header_that_names_a_column_twice(run, trained, tmp_path):
     path.write_text("a,b,a\nc,d,e\n")
     flags = {"bert": trained[0], "predict_file": path, "text_pair_column": "b"}
     status, _, err = run(**flags, text_column="a")
-    assert status == 1 and f"{path}:1: the header has 'a' 2 times" in err
+    assert status == 1 and f"{path}:1: the header has 'a' 2 times; rename one, or name" in err
 
 
 def test_damaged_records_are_made_anew(sim, tmp_path):
