@@ -28,6 +28,7 @@ import tempfile
 import time
 
 import numpy as np
+import peak_memory
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(HERE))
@@ -260,10 +261,10 @@ def whole(name, command):
         stderr=subprocess.DEVNULL,
         env={**os.environ, "PYTHONPATH": ROOT},
     )
-    _, status, usage = os.wait4(process.pid, 0)
-    if status:
+    memory = peak_memory.wait(process)
+    if process.returncode:
         sys.exit(f"{name} failed: {command}")
-    return time.perf_counter() - begun, usage.ru_maxrss / 1024
+    return time.perf_counter() - begun, memory
 
 
 def compare(side, reference, vectors):

@@ -5,11 +5,11 @@ line; then each line on stdin is one more pass, answered by its seconds and the 
 """
 
 import json
-import resource
 import sys
 import time
 
 import numpy as np
+import peak_memory
 
 
 def serve(load):
@@ -33,8 +33,7 @@ def serve(load):
 
 def answer(**values):
     """Prints the values and the peak memory, a JSON line."""
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({**values, "memory": memory}), flush=True)
+    print(json.dumps({**values, "memory": peak_memory.of()}), flush=True)
 
 
 def blocks(lengths, tokens):

@@ -1,10 +1,10 @@
 """How much memory a BERT-large takes to answer a question: at most 1 GB and twice its size.
 
-python scripts/benchmarks/large_model.py [--folder=FOLDER]
+python scripts/benchmarks/large_model.py --output_file=scripts/benchmarks/large_model.json
 
-Makes a random 24-layer, 1024-wide checkpoint with a head for SQuAD (1.3 GB) in FOLDER, or in a
-temporary one, has answer_questions answer one question with it in a process of its own, and prints
-that process's peak as a JSON line. Exit status 1 when it is higher.
+Makes a random 24-layer, 1024-wide checkpoint with a head for SQuAD (1.3 GB) in --folder, or in
+a temporary one, has answer_questions answer one question with it in a process of its own, and
+prints that process's peak as JSON. Exit status 1 when it is higher.
 """
 
 import argparse
@@ -13,6 +13,8 @@ import os
 import subprocess
 import sys
 import tempfile
+
+import peak_memory
 
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 CONTEXT = "The bridge was built in 1932 by a company of Leeds and was widened in 1987 . " * 4
@@ -61,6 +63,7 @@ def write_model(folder):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--folder")
+    parser.add_argument("--output_file")
     parser.add_argument("--write", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.write:
@@ -79,15 +82,20 @@ def main():
         code = "import sys; from bert_tools.cli import answer_questions as a; sys.exit(a.main())"
         command = [sys.executable, "-c", code, f"--bert={folder}", f"--question={QUESTION}"]
         command.append(f"--context_file={context}")
-        with subprocess.Popen(
-            command, stdout=subprocess.PIPE, env={**os.environ, "PYTHONPATH": ROOT}
-        ) as running:
-            answer = json.loads(running.stdout.read())
-            _, status, usage = os.wait4(running.pid, 0)
-            running.returncode = os.waitstatus_to_exitcode(status)
-        peak, allowed = usage.ru_maxrss * 1024, (1 << 30) + 2 * size
+        with open(os.path.join(scratch, "answer.json"), "w+", encoding="utf-8") as output:
+            environment = {**os.environ, "PYTHONPATH": ROOT}
+            running = subprocess.Popen(command, stdout=output, env=environment)
+            peak = int(peak_memory.wait(running) * 2**20)
+            output.seek(0)
+            answer = json.load(output)
+        allowed = (1 << 30) + 2 * size
         numbers = {"model_bytes": size, "peak_bytes": peak, "allowed_bytes": allowed}
-        print(json.dumps({**numbers, "answer": answer["answer"]}))
+        numbers["answer"] = answer["answer"]
+        print(json.dumps(numbers))
+        if arguments.output_file:
+            with open(arguments.output_file, "w", encoding="utf-8") as writer:
+                json.dump(numbers, writer, indent=1)
+                writer.write("\n")
         return int(running.returncode != 0 or peak > allowed)
 
 

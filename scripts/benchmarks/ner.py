@@ -29,7 +29,7 @@ def main():
     parser.add_argument("--max_eval_examples", type=int, default=0, help="for a trial; 0: all")
     arguments = parser.parse_args()
     metrics = {"conll": ("f1_score", "precision", "recall", "f1_score_macro")}
-    side_by_side.run(arguments, "data", metrics, ours, theirs)
+    side_by_side.run(arguments, "data", metrics, ours=ours, transformers=theirs)
 
 
 def flags_of(arguments, seed):

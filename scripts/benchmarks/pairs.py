@@ -6,12 +6,15 @@ python scripts/benchmarks/pairs.py --stsb_dir=STSB --bert=MODEL --peer_python=PE
 
 STSB holds {train,dev,test}.tsv, whose distinct sentences are taken in their order; MODEL is a
 Hugging Face folder that both sides read; PEER has sentence-transformers. The sides take turns, a
-fresh process each. Growth is measured on random vectors in .npy files, without a model.
+fresh process each. Beside them stands how long the encoder's matrix products take by themselves.
+Growth is measured on random vectors in .npy files, without a model. With --output_file, runs are
+added to those that it has.
 """
 
 import argparse
+import concurrent.futures
 import itertools
-import json
+import math
 import os
 import re
 import statistics
@@ -21,6 +24,8 @@ import tempfile
 import time
 
 import numpy as np
+import peak_memory
+import side_by_side
 
 CODE = "import sys; from bert_tools.cli import {0} as command; sys.exit(command.main())"
 WORKER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "worker_paraphrases.py")
@@ -41,15 +46,10 @@ def main():
     parser.add_argument("--searches", default="1000x10000,10000x10000,1000x100000,10000x100000")
     parser.add_argument("--output_file")
     arguments = parser.parse_args()
-    runs = []
+    runs = side_by_side.earlier(arguments.output_file)
 
     def note(run):
-        runs.append(run)
-        print(json.dumps(run), flush=True)
-        if arguments.output_file:
-            with open(arguments.output_file, "w", encoding="utf-8") as writer:
-                json.dump(runs, writer, indent=1)
-                writer.write("\n")
+        side_by_side.add(runs, run, arguments.output_file)
 
     with tempfile.TemporaryDirectory() as folder:
         path = os.path.join(folder, "sentences.txt")
@@ -64,6 +64,8 @@ def main():
                     theirs, wanted = peers(arguments, path, precision, folder)
                     theirs["pairs_in_common"] = len(found & wanted)
                     note(theirs)
+        if arguments.rounds and "bfloat16" in arguments.precisions:
+            note(products(arguments.bert, sentences))
         for count in filter(None, arguments.pairs.split(",")):
             note(grown_pairs(int(count), folder))
         for shape in filter(None, arguments.searches.split(",")):
@@ -87,12 +89,15 @@ def distinct(folder, count):
 def process(words):
     """(seconds from start to end, peak MB, what it wrote to stderr)."""
     begun = time.perf_counter()
-    running = subprocess.Popen(words, stderr=subprocess.PIPE, encoding="utf-8")
-    told = running.stderr.read()
-    _, status, usage = os.wait4(running.pid, 0)
-    if status:
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as stderr:
+        running = subprocess.Popen(words, stderr=stderr)
+        memory = peak_memory.wait(running)
+        seconds = time.perf_counter() - begun
+        stderr.seek(0)
+        told = stderr.read()
+    if running.returncode:
         sys.exit(f"{words}: {told}")
-    return time.perf_counter() - begun, usage.ru_maxrss / 1024, told
+    return seconds, memory, told
 
 
 def command(name, **flags):
@@ -134,6 +139,40 @@ def peers(arguments, path, precision, folder):
     run = {"side": "sentence-transformers", "precision": precision}
     run |= {"sentences": arguments.sentences, "seconds": seconds, "peak_mb": memory}
     return {**run, "phases": phases}, found
+
+
+def products(bert, sentences):
+    """How long the dense layers' matrix products of so many tokens take in bfloat16, two at a time
+    as in an Encoder, in its blocks of 2,048 tokens; the best of five rounds.
+    """
+    import tensorflow as tf
+
+    from bert_tools import hub
+    from bert_tools.inputs.features import convert_texts
+
+    model = hub.load(bert)
+    texts = convert_texts(sentences, [None] * len(sentences), 128, model.tokenizer)
+    blocks = math.ceil(len(texts.input_ids) / 2048)
+    kernels = [
+        tf.constant(array, tf.bfloat16)
+        for name, array in model.weights.items()
+        if "/layer_" in name and name.endswith("/kernel")
+    ]
+    given = {width: tf.ones([2048, width], tf.bfloat16) for width in {k.shape[0] for k in kernels}}
+
+    @tf.function(autograph=False)
+    def block():
+        return [tf.matmul(given[kernel.shape[0]], kernel) for kernel in kernels]
+
+    times = []
+    with concurrent.futures.ThreadPoolExecutor(len(os.sched_getaffinity(0))) as pool:
+        for _ in range(6):
+            begun = time.perf_counter()
+            for call in [pool.submit(block) for _ in range(blocks)]:
+                call.result()
+            times.append(time.perf_counter() - begun)
+    run = {"side": "products", "sentences": len(sentences), "tokens": len(texts.input_ids)}
+    return {**run, "seconds": min(times[1:])}
 
 
 def random_vectors(path, rows, seed):

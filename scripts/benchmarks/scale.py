@@ -17,6 +17,7 @@ import tempfile
 import time
 
 import numpy as np
+import peak_memory
 import tensorflow as tf
 
 CODE = "import sys; from bert_tools.cli import extract_cls; sys.exit(extract_cls.main())"
@@ -62,14 +63,14 @@ def extract(arguments, texts, size, folder):
         flags.append(f"--{name}={getattr(arguments, name)}")
     begun = time.perf_counter()
     process = subprocess.Popen([sys.executable, "-c", CODE, *flags], stderr=subprocess.DEVNULL)
-    _, status, usage = os.wait4(process.pid, 0)
+    memory = peak_memory.wait(process)
     seconds = time.perf_counter() - begun
-    if status:
+    if process.returncode:
         sys.exit(f"extract_cls failed on {size} lines: {flags}")
     vectors = np.load(target, mmap_mode="r")
     if len(vectors) != size or not np.isfinite(vectors[:: max(1, size // 1000)]).all():
         sys.exit(f"extract_cls wrote {vectors.shape} for {size} lines")
-    return seconds, usage.ru_maxrss / 1024
+    return seconds, memory
 
 
 if __name__ == "__main__":

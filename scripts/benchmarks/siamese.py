@@ -1,6 +1,6 @@
 """MiniLM trained on STS-B with run_siamese --objective=cosine_regression, beside
-sentence-transformers' own trainer with the same recipe and seeds: the test set's Spearman before
-and after, every run printed, then the means; and the examples a second of both, in turn.
+sentence-transformers' own trainer with the same recipe and seeds: the test set's Spearman, every
+run printed, then the means; and the examples a second of both, in turn.
 
 python scripts/benchmarks/siamese.py --data_dir=STSB --peer_python=ENV/bin/python --seeds=1,2,3 \\
   --output_file=scripts/benchmarks/siamese.json

@@ -38,33 +38,38 @@ def parser(about, **recipe):
     return parser
 
 
-def run(arguments, key, metrics, ours, theirs):
-    """Every case with every seed on both sides: each run printed and added to the file, then a
-    table of means and single values.
+def run(arguments, key, metrics, **sides):
+    """Every case with every seed on every side: each run printed and added to the file, then a
+    table of means and single values. A run of the file is not run again where case, seed, side and
+    the script's numbers (of epochs, rows, steps, ...) are the same.
 
     Args:
       arguments: of `parser`.
       key: str, what a run's JSON calls its case.
       metrics: {case: names of the results that count}.
-      ours, theirs: function(arguments, case, seed) -> dict of results.
+      sides: function(arguments, case, seed) -> dict of results, by name: ours, and others that
+        need --peer_python.
     """
     runs = earlier(arguments.output_file)
-    sides = {"ours": ours, **({"transformers": theirs} if arguments.peer_python else {})}
+    options = {n: v for n, v in vars(arguments).items() if type(v) in (int, float)}
+    if not arguments.peer_python:
+        sides = {"ours": sides["ours"]}
     for seed in map(int, arguments.seeds.split(",")):
         for case in metrics:
             for side, work in sides.items():
-                facts = {key: case, "seed": seed, "side": side}
+                facts = {key: case, "seed": seed, "side": side, "options": options}
                 if any(facts.items() <= run.items() for run in runs):
                     continue
                 begun = time.time()
                 result = work(arguments, case, seed)
                 facts["seconds"] = time.time() - begun
                 add(runs, {**facts, **result}, arguments.output_file)
-    print(f"| {key} | metric | ours | transformers |\n|---|---|---|---|")
+    runs = [run for run in runs if run["options"] == options]
+    print(f"| {key} | metric | {' | '.join(sides)} |\n|---|---|{'---|' * len(sides)}")
     for case, names in metrics.items():
         for metric in names:
             cells = []
-            for side in ("ours", "transformers"):
+            for side in sides:
                 found = [r[metric] for r in runs if r[key] == case and r["side"] == side]
                 each = ", ".join(f"{value:.4f}" for value in found)
                 cells.append(f"{statistics.mean(found):.4f} ({each})" if found else "")

@@ -34,7 +34,7 @@ def main():
     parser.add_argument("--keep_dir", help="where the folders that ours trains stay")
     arguments = parser.parse_args()
     metrics = {version: METRICS[version] for version in arguments.versions.split(",")}
-    side_by_side.run(arguments, "squad", metrics, ours, theirs)
+    side_by_side.run(arguments, "squad", metrics, ours=ours, transformers=theirs)
 
 
 def data_file(arguments, split, version):

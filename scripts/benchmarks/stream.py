@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 
+import peak_memory
 import tensorflow as tf
 
 CODE = "import sys; from bert_tools.cli import run_reg; sys.exit(run_reg.main())"
@@ -102,13 +103,13 @@ def start(flags):
 
 
 def finish(process, output, count):
-    _, status, usage = os.wait4(process.pid, 0)
+    memory = peak_memory.wait(process)
     seconds = time.time() - process.begun
     with open(output, encoding="utf-8") as reader:
         answered = sum(1 for _ in reader)
-    if status or answered != count:
-        sys.exit(f"exit status {status}, {answered} answers to {count} lines")
-    return seconds, usage.ru_maxrss / 1024
+    if process.returncode or answered != count:
+        sys.exit(f"exit status {process.returncode}, {answered} answers to {count} lines")
+    return seconds, memory
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ worker_original.py CHECKOUT MODEL DATA_DIR SCRATCH TRAIN_STEPS PREDICT_ROWS: pri
 
 import json
 import os
-import resource
 import sys
 import time
 
@@ -14,6 +13,7 @@ train_steps, predict_rows = int(train_steps), int(predict_rows)
 sys.path.insert(0, checkout)
 import modeling  # noqa: E402
 import numpy as np  # noqa: E402
+import peak_memory  # noqa: E402
 import run_reg  # noqa: E402
 import tensorflow as tf  # noqa: E402
 import tokenization  # noqa: E402
@@ -98,7 +98,7 @@ print(
             "convert": len(examples) / convert_seconds,
             "train": 32 / float(np.median(np.diff(hook.times)[1:])),
             "predict": predict_rate,
-            "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024.0,
+            "memory": peak_memory.of(),
             "version": "tensorflow " + tf.__version__,
             "values": values,
         }

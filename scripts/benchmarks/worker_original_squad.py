@@ -8,7 +8,6 @@ STEPS is not used.
 import hashlib
 import json
 import os
-import resource
 import sys
 import time
 
@@ -17,6 +16,7 @@ predict_rows = int(predict_rows)
 sys.path.insert(0, checkout)
 import modeling  # noqa: E402
 import numpy as np  # noqa: E402
+import peak_memory  # noqa: E402
 import run_squad  # noqa: E402
 import tensorflow as tf  # noqa: E402
 import tokenization  # noqa: E402
@@ -91,7 +91,7 @@ print(
         {
             "convert": len(examples) / convert_seconds,
             "predict": (len(times) - 8) / (times[-1] - times[7]),
-            "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024.0,
+            "memory": peak_memory.of(),
             "version": "tensorflow " + tf.__version__,
             "ids": hashlib.sha256(np.concatenate(train_ids).tobytes()).hexdigest(),
             "values": values,

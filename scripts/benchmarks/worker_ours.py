@@ -5,11 +5,11 @@ worker_ours.py PRECISION MODEL DATA_DIR SCRATCH TRAIN_STEPS PREDICT_ROWS: prints
 
 import json
 import os
-import resource
 import sys
 import time
 
 import numpy as np
+import peak_memory
 
 precision, model, data_dir, scratch, train_steps, predict_rows = sys.argv[1:]
 train_steps, predict_rows = int(train_steps), int(predict_rows)
@@ -83,7 +83,7 @@ print(
             # Batches are made a step ahead: the first two moments hold the building of the graph.
             "train": 32 / float(np.median(np.diff(times)[2:])),
             "predict": predict_rate,
-            "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024.0,
+            "memory": peak_memory.of(),
             "version": f"tensorflow {tf.__version__}, {precision}",
             "values": values,
         }

@@ -8,7 +8,6 @@ STEPS is not used.
 import hashlib
 import json
 import os
-import resource
 import sys
 import time
 
@@ -16,6 +15,7 @@ precision, model, data_dir, scratch, _, predict_rows = sys.argv[1:]
 predict_rows = int(predict_rows)
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 
+import peak_memory  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
 from bert_tools import estimator, hub  # noqa: E402
@@ -67,7 +67,7 @@ print(
         {
             "convert": len(examples) / convert_seconds,
             "predict": predict_rate,
-            "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024.0,
+            "memory": peak_memory.of(),
             "version": f"tensorflow {tf.__version__}, {precision}",
             "ids": hashlib.sha256(train.input_ids.astype("<i4").tobytes()).hexdigest(),
             "values": values,
