@@ -75,7 +75,7 @@ def run(command):
         model, command.bert or model.source, config, **settings
     )
     shown_questions = _Shown(command)
-    if command.question:
+    if command.question is not None:
         answers = reader.answer([(command.question, context)])
         shown_questions.write([(command.question, context)], answers)
     elif command.interactive:
@@ -83,8 +83,23 @@ def run(command):
             answers = reader.answer([(question, context)])
             shown_questions.write([(question, context)], answers)
     else:
-        for questions in _batches():
-            shown_questions.write(questions, reader.answer(questions))
+        for numbers, questions in _batches():
+            try:
+                answers = reader.answer(questions)
+            except UserError:
+                _one_by_one(reader, shown_questions, numbers, questions)
+            else:
+                shown_questions.write(questions, answers)
+
+
+def _one_by_one(reader, shown_questions, numbers, questions):
+    """Lines of which one has no answer: those before it have theirs, and it is named."""
+    for number, question in zip(numbers, questions, strict=True):
+        try:
+            answers = reader.answer([question])
+        except UserError as error:
+            raise UserError(f"stdin:{number}: {error}") from error
+        shown_questions.write([question], answers)
 
 
 class _Shown:
@@ -126,16 +141,31 @@ def _record(question, answer):
 
 def _check_sources(command):
     """Where question and text come from, as UserError when that is not clear."""
-    if command.interactive and command.question:
+    asked = command.question is not None
+    if asked:
+        _check_question(command.question)
+    if command.interactive and asked:
         raise UserError("--interactive and --question: both say what to ask; leave one of them out")
-    if (command.interactive or command.question) and not command.context_file:
+    if (command.interactive or asked) and not command.context_file:
         raise UserError("--context_file is missing; name the text that is asked about, or - ")
     if command.interactive and command.context_file == "-":
         raise UserError("--context_file=-: stdin is where questions come from; name a file")
-    if command.context_file and not (command.interactive or command.question):
+    if command.context_file and not (command.interactive or asked):
         raise UserError(
             "--question is missing; give one, or --interactive (JSON lines bring their own context)"
         )
+
+
+def _check_question(question):
+    if not question.strip():
+        raise UserError(f"--question={question}: holds no word; ask something")
+    try:
+        question.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"--question={shown(repr(question))}: is not text in this shell's encoding "
+            f"({sys.getfilesystemencoding()}); convert it, or set LC_ALL=C.UTF-8"
+        ) from error
 
 
 def _context(path):
@@ -173,23 +203,24 @@ def _typed():
 
 
 def _batches():
-    """Lists of (question, context) of the JSON lines on stdin."""
-    questions = []
+    """(numbers of lines, list of (question, context)) of the JSON lines on stdin, some together."""
+    numbers, questions = [], []
     try:
         with tables.opened("-", "stdin") as lines:
             for number, cells in tables.rows(lines, "jsonl"):
                 if cells is None:
                     continue
                 questions.append(_pair(cells, lines.name, number))
+                numbers.append(number)
                 if len(questions) >= _BATCH or not lines.ready:
-                    yield questions
-                    questions = []
+                    yield numbers, questions
+                    numbers, questions = [], []
     except UserError:
         if questions:
-            yield questions
+            yield numbers, questions
         raise
     if questions:
-        yield questions
+        yield numbers, questions
 
 
 def _pair(cells, name, number):

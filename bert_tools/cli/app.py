@@ -197,7 +197,9 @@ def run(about, command_flags, main, arguments=None):
             _give_up_stdout()
         return 1
     except KeyboardInterrupt:
-        print("interrupted; training goes on where it stopped when run again", file=sys.stderr)
+        trains = getattr(command_flags, "do_train", False)
+        then = "; training goes on where it stopped when run again" if trains else ""
+        print(f"interrupted{then}", file=sys.stderr)
         return 130
     finally:
         signal.signal(signal.SIGTERM, previous)

@@ -136,7 +136,8 @@ class Session:
             raise UserError(
                 f"--train_batch_size={size}: there are only {count} training examples; lower it"
             )
-        steps = int(count / size * command.num_train_epochs)
+        # Minus infinity is no number of steps.
+        steps = int(count / size * max(command.num_train_epochs, 0))
         if steps < 1:
             raise UserError(
                 f"--num_train_epochs={command.num_train_epochs:g}: {count} examples make no whole "
@@ -148,15 +149,22 @@ class Session:
         command = self._command
         # Before the folder says that it is a model's.
         train_set = self._input_fn("train")
-        if self._chief:
-            meta = {
-                "task": self._task.name,
-                **self._data_meta(),
-                **self._task.description(),
-                **self._meta,
-                "max_seq_length": self._width,
-            }
-            output_folder.write_description(self._output_dir, self._model, meta)
+
+        def begin(params):
+            """The training data; asked for only where there is a step to make, and what a finished
+            folder says of its model stays as it is.
+            """
+            if self._chief:
+                meta = {
+                    "task": self._task.name,
+                    **self._data_meta(),
+                    **self._task.description(),
+                    **self._meta,
+                    "max_seq_length": self._width,
+                }
+                output_folder.write_description(self._output_dir, self._model, meta)
+            return train_set(params)
+
         log.info("training on %d examples, %d steps", len(self._data["train"][1]), self._steps)
         evaluation = None
         if "eval" in self._data and (command.eval_steps or command.best_metric):
@@ -167,7 +175,7 @@ class Session:
                 command.early_stopping_patience or None,
                 command.eval_batch_size,
             )
-        self._estimator.train(train_set, self._steps, evaluation)
+        self._estimator.train(begin, self._steps, evaluation)
 
     def _data_meta(self):
         """What bert_tools.json keeps of the data."""

@@ -76,6 +76,11 @@ def run(command):
     if command.do_predict:
         command.require("predict_file")
     stored = task_data.description(command, Span.name)
+    if command.do_train and os.path.exists(os.path.join(command.output_dir, "checkpoint")):
+        # Training goes on there, or is finished: it stays the model that it is.
+        stored = task_data.described(command.output_dir, None, Span.name)
+        if "version_2_with_negative" in stored:
+            task_data.agree(command, "version_2_with_negative", stored["version_2_with_negative"])
     shared_flags.adopt_answer_flags(command, stored)
     windows.check_lengths(command.max_seq_length, command.max_query_length)
     _check_null_flags(command)
@@ -90,6 +95,11 @@ def run(command):
             for line in findings.lines(command.verbose_logging):
                 app.log.warning("%s: %s", path, line)
             data[phase] = path, found
+    if command.tune_null_threshold and not examples.are_scored(data["predict"][1]):
+        raise UserError(
+            f"--tune_null_threshold: {command.predict_file} does not say what is right; give a "
+            "file with answers"
+        )
 
     app.import_tensorflow()
     from bert_tools.cli import squad_phases

@@ -14,7 +14,10 @@ from bert_tools.hub import model as models
 from bert_tools.inputs import batches, tfrecord
 from bert_tools.inputs.examples import InputExample
 from bert_tools.squad import decode, pictures, scores
+from bert_tools.squad.examples import are_scored
 from bert_tools.squad.windows import convert_examples_to_features
+
+_THRESHOLD = "null_score_diff_threshold"
 
 
 class SquadSession(phases.Session):
@@ -35,6 +38,8 @@ class SquadSession(phases.Session):
             "version_2_with_negative": command.version_2_with_negative,
             "doc_stride": command.doc_stride,
             "max_query_length": command.max_query_length,
+            # What was tuned on the model that training goes on with, until it is tuned anew.
+            **{name: value for name, value in self._stored.items() if name == _THRESHOLD},
         }
 
     def _input_fn(self, phase):
@@ -96,16 +101,14 @@ class SquadSession(phases.Session):
             command.version_2_with_negative,
         )
         answers = {e.qas_id: d for e, d in zip(examples, decoded, strict=True)}
+        self._forget()
         null_odds = None
         if command.version_2_with_negative:
             null_odds = {qid: answer.null_odds for qid, answer in answers.items()}
             self._write("null_odds.json", null_odds)
         references = {example.qas_id: example.answers for example in examples}
-        scored = any(references.values())
         threshold = command.null_score_diff_threshold
         if command.tune_null_threshold:
-            if not scored:
-                raise UserError(f"--tune_null_threshold: {path} has no answers; give one that has")
             best = {qid: answer.best.text for qid, answer in answers.items()}
             threshold = scores.tuned_threshold(references, best, null_odds)
             self._keep(threshold)
@@ -115,15 +118,25 @@ class SquadSession(phases.Session):
             "nbest_predictions.json",
             {qid: [_row(c) for c in answer.n_best] for qid, answer in answers.items()},
         )
-        if scored:
-            phases.write_results(self._folder, "", self._scores(references, predictions, null_odds))
-            if command.plot_dir:
-                pictures.plot_null_odds(command.plot_dir, references, predictions, null_odds)
+        if not are_scored(examples):
+            log.info("%s: does not say what is right, so nothing is scored or drawn", path)
+            return
+        phases.write_results(self._folder, "", self._scores(references, predictions, null_odds))
+        if command.plot_dir:
+            pictures.plot_null_odds(command.plot_dir, references, predictions, null_odds)
+
+    def _forget(self):
+        """Takes files out that speak of earlier predictions, and that these may have none of."""
+        for name in ("null_odds.json", "eval_results.txt", "eval_results.json"):
+            with contextlib.suppress(FileNotFoundError):
+                os.remove(os.path.join(self._folder, name))
 
     def _scores(self, references, predictions, null_odds):
         which = self._command.answer_scores
         if which == "auto":
-            which = "cmrc" if scores.is_chinese(references) else "squad"
+            # CMRC's know no questions without an answer.
+            cmrc = all(references.values()) and scores.is_chinese(references)
+            which = "cmrc" if cmrc else "squad"
         if which == "cmrc":
             return scores.cmrc_scores(references, predictions)
         return scores.squad_scores(references, predictions, null_odds)
@@ -131,7 +144,7 @@ class SquadSession(phases.Session):
     def _keep(self, threshold):
         log.info("null_score_diff_threshold %g has the highest F1; kept in output_dir", threshold)
         path = self._path(models.OUTPUT_DESCRIPTION)
-        files.write_json(path, {**files.read_json(path), "null_score_diff_threshold": threshold})
+        files.write_json(path, {**files.read_json(path), _THRESHOLD: threshold})
 
     def _write(self, name, value):
         files.write_text(os.path.join(self._folder, name), json.dumps(value, indent=4) + "\n")

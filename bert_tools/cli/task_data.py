@@ -3,6 +3,7 @@
 import glob
 import json
 import logging
+import math
 import os
 
 from bert_tools import files
@@ -186,7 +187,10 @@ def check_description(stored, path):
         "version_2_with_negative": ("true or false", lambda value: isinstance(value, bool)),
         "doc_stride": ("a number from 1", lambda value: type(value) is int and value >= 1),
         "max_query_length": ("a number from 1", lambda value: type(value) is int and value >= 1),
-        "null_score_diff_threshold": ("a number", lambda value: type(value) in numbers),
+        "null_score_diff_threshold": (
+            "a finite number",
+            lambda value: type(value) in numbers and math.isfinite(value),
+        ),
         "value_range": (
             "null or [low, high]",
             lambda value: (

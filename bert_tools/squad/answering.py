@@ -5,6 +5,8 @@ answer = answer_question("Who wrote it?", "It was written by Ann in May.", reade
 print(answer.text, answer.probability, answer.begin, answer.end)
 """
 
+import logging
+import math
 import typing
 
 import numpy as np
@@ -14,6 +16,7 @@ from bert_tools.squad.decode import decode
 from bert_tools.squad.examples import Document, SquadExample
 from bert_tools.squad.windows import check_lengths, convert_examples_to_features
 
+log = logging.getLogger("bert_tools")
 # The settings of QuestionAnswerer, and flags of the commands, that bert_tools.json has of a trained
 # model.
 REMEMBERED = (
@@ -61,6 +64,9 @@ class QuestionAnswerer:
       max_seq_length, doc_stride, max_query_length: see windows.convert_examples_to_features.
       n_best_size, max_answer_length, version_2_with_negative: see decode.decode.
       null_score_diff_threshold: float, see decode.Decoded.chosen.
+
+    Raises:
+      UserError: a number is out of its range.
     """
 
     def __init__(
@@ -76,6 +82,15 @@ class QuestionAnswerer:
         version_2_with_negative=False,
         null_score_diff_threshold=0.0,
     ):
+        counts = {"doc_stride": doc_stride, "max_query_length": max_query_length}
+        counts |= {"n_best_size": n_best_size, "max_answer_length": max_answer_length}
+        for name, value in counts.items():
+            if value < 1:
+                raise UserError(f"{name}={value}: must be at least 1; give another")
+        if not math.isfinite(null_score_diff_threshold):
+            raise UserError(
+                f"null_score_diff_threshold={null_score_diff_threshold}: is no number; give one"
+            )
         check_lengths(max_seq_length, max_query_length, tokenizer.pair_separators)
         self._estimator, self._tokenizer = estimator, tokenizer
         self._width = max_seq_length
@@ -157,6 +172,12 @@ class QuestionAnswerer:
         if not examples:
             return []
         windows = convert_examples_to_features(examples, self._tokenizer, *self._cut, False)
+        if windows.cut_questions:
+            log.warning(
+                "%d questions are longer than --max_query_length=%d and are cut off",
+                windows.cut_questions,
+                self._cut[2],
+            )
         for number, example in enumerate(examples):
             if windows.of_example(number).start == windows.of_example(number).stop:
                 raise UserError(

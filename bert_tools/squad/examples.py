@@ -136,6 +136,11 @@ def read_squad_examples(input_file, is_training, version_2_with_negative=False):
     return examples, findings
 
 
+def are_scored(examples):
+    """Whether a file of questions says what is right: an answer, or that there is none."""
+    return any(example.answers or example.is_impossible for example in examples)
+
+
 def _loaded(path):
     tables.require_file(path, "--train_file and --predict_file")
     try:
@@ -147,6 +152,8 @@ def _loaded(path):
         raise UserError(
             f"{path}:{error.lineno}: is not JSON ({error.msg}); correct or restore it"
         ) from error
+    except ValueError as error:  # A number of thousands of digits.
+        raise UserError(f"{path}: is not JSON ({error}); correct or restore it") from error
     except RecursionError as error:
         raise UserError(f"{path}: is nested too deeply for SQuAD's layout; restore it") from error
 
@@ -186,13 +193,23 @@ class _Reader:
 
     def _from_cmrc(self, qa, where):
         where = f"{where}, a question"
-        answers = qa.get("answers", []) if isinstance(qa, dict) else []
+        qas_id = self._get(qa, "query_id", str, where)
         return {
-            "id": self._get(qa, "query_id", str, where),
+            "id": qas_id,
             "question": self._get(qa, "query_text", str, where),
             # It does not say where an answer stands.
-            "answers": [{"text": text, "answer_start": None} for text in answers],
+            "answers": [
+                {"text": text, "answer_start": None}
+                for text in self._answers(qa, f"question {qas_id}")
+            ],
         }
+
+    def _answers(self, qa, where):
+        """The list of answers, empty where there is none or null."""
+        given = qa.get("answers")
+        if given is not None and not isinstance(given, list):
+            raise self._error(where, "answers", "a list", given)
+        return given or []
 
     def _example(self, document, qa, number):
         where = f"question {number} of {shown(document.text)}"
@@ -210,10 +227,7 @@ class _Reader:
         if not document.words:
             self._findings.empty_contexts.append(qas_id)
         answers = []
-        given = qa.get("answers") or []
-        if not isinstance(given, list):
-            raise self._error(where, "answers", "a list", given)
-        for answer in given:
+        for answer in self._answers(qa, where):
             text = self._get(answer, "text", str, where)
             answers.append((text, self._start(answer, where)))
         impossible = qa.get("is_impossible", False)
@@ -221,7 +235,9 @@ class _Reader:
             raise self._error(where, "is_impossible", "true or false", impossible)
         texts = [text for text, _ in answers]
         if not self._training:
-            return SquadExample(qas_id, question, document, texts)
+            # An empty list alone may also mean that nobody says what is right.
+            impossible = impossible and not texts
+            return SquadExample(qas_id, question, document, texts, is_impossible=impossible)
         if self._version_2 and (impossible or not answers):
             return SquadExample(qas_id, question, document, is_impossible=True)
         if not answers:

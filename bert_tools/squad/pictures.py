@@ -53,7 +53,7 @@ def score_figure(tokens, start_scores, end_scores):
 def plot_null_odds(folder, references, predictions, null_odds):
     """Writes null_precision_recall.png (answers taken in by ascending null odds: how many of the
     answers so far are right, how many of all are found; by exact match, F1, and whether there is an
-    answer at all) and null_odds.png (histogram).
+    answer at all; not where no question has one) and null_odds.png (histogram).
 
     Args:
       folder: str, made by plots.require_folder.
@@ -61,21 +61,10 @@ def plot_null_odds(folder, references, predictions, null_odds):
     """
     from matplotlib.figure import Figure
 
-    by_question = scores.question_scores(references, predictions)
-    by_question["answerable"] = {qid: float(bool(texts)) for qid, texts in references.items()}
     with fonts():
-        figure = Figure(figsize=(6.0, 5.0), layout="constrained")
-        axes = figure.subplots()
-        for name, values in by_question.items():
-            recall, precision, area = scores.precision_recall(references, values, null_odds)
-            axes.step(recall, precision, where="post", label=f"{name} ({area:.3f})")
-        axes.set_xlabel("recall")
-        axes.set_ylabel("precision")
-        axes.set_xlim(0, 1.02)
-        axes.set_ylim(0, 1.02)
-        axes.legend(fontsize="small")
-        save(figure, os.path.join(folder, "null_precision_recall.png"))
-
+        if any(references.values()):
+            figure = _recall_figure(references, predictions, null_odds)
+            save(figure, os.path.join(folder, "null_precision_recall.png"))
         figure = Figure(figsize=(6.0, 5.0), layout="constrained")
         axes = figure.subplots()
         groups = {"with an answer": [], "without an answer": []}
@@ -86,3 +75,21 @@ def plot_null_odds(folder, references, predictions, null_odds):
         axes.set_ylabel("questions")
         axes.legend(fontsize="small")
         save(figure, os.path.join(folder, "null_odds.png"))
+
+
+def _recall_figure(references, predictions, null_odds):
+    from matplotlib.figure import Figure
+
+    by_question = scores.question_scores(references, predictions)
+    by_question["answerable"] = {qid: float(bool(texts)) for qid, texts in references.items()}
+    figure = Figure(figsize=(6.0, 5.0), layout="constrained")
+    axes = figure.subplots()
+    for name, values in by_question.items():
+        recall, precision, area = scores.precision_recall(references, values, null_odds)
+        axes.step(recall, precision, where="post", label=f"{name} ({area:.3f})")
+    axes.set_xlabel("recall")
+    axes.set_ylabel("precision")
+    axes.set_xlim(0, 1.02)
+    axes.set_ylim(0, 1.02)
+    axes.legend(fontsize="small")
+    return figure

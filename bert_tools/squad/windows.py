@@ -153,7 +153,7 @@ def convert_examples_to_features(
     totals = np.array([len(found.ids) for found in of_example], np.int64)
 
     room = max_seq_length - query_lengths - 2 - separators
-    stride = np.minimum(room, doc_stride)
+    stride = np.minimum(room, min(doc_stride, max_seq_length))
     counts = np.where(totals <= room, 1, 1 - (room - totals) // stride)
     counts = np.where(totals == 0, 0, counts)
     owners = np.repeat(np.arange(len(examples)), counts)

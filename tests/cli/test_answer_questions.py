@@ -73,6 +73,24 @@ def test_a_stream_and_its_bad_line(run):
     assert "error: stdin:2: expected a text for 'context', found 'None'; correct the line" in err
 
 
+def test_a_line_without_an_answer_is_named(run):
+    """Those before it have theirs, however many are computed together."""
+    contexts = ["a b", "c d", "\u200b", "a"]
+    lines = [json.dumps({"question": "a", "context": context}) for context in contexts]
+    status, answers, err = run("\n".join(lines))
+    assert status == 1 and [answer["answer"] != "" for answer in answers] == [True, True]
+    assert err.splitlines()[-1] == (
+        "error: stdin:3: question 'a': its context holds no word; give a text"
+    )
+
+
+def test_a_question_that_is_cut(run):
+    line = json.dumps({"question": "a b c d a b c d e", "context": "a b"})
+    status, _, err = run(line)
+    assert status == 0
+    assert "WARNING 1 questions are longer than --max_query_length=8 and are cut off" in err
+
+
 def test_typed_questions(run, tmp_path):
     status, answers, _ = run("a\n\nb c\n", interactive=True, context_file=tmp_path / "text.txt")
     assert status == 0 and [answer["question"] for answer in answers] == ["a", "b c"]
@@ -100,6 +118,9 @@ def test_a_text_from_stdin_may_have_no_answer(run):
         ({"question": "a", "context_file": "-"}, "--context_file=-: holds no text"),
         ({"interactive": True, "context_file": "-"}, "stdin is where questions come from"),
         ({"interactive": True, "question": "a"}, "both say what to ask"),
+        ({"question": " ", "context_file": "-"}, "--question= : holds no word"),
+        ({"question": ""}, "--question=: holds no word"),
+        ({"question": "Gr\udcf6\udcdfe", "context_file": "-"}, "is not text in this shell's"),
         ({"max_query_length": 30}, "--max_seq_length=24: must be greater"),
     ],
 )

@@ -209,6 +209,9 @@ def test_interrupt(command, capsys):
         raise KeyboardInterrupt
 
     assert run(command, [], main) == 130
+    assert capsys.readouterr().err == "interrupted\n"
+    command.bool("do_train", False, "Train.")
+    assert run(command, ["--do_train=true"], main) == 130
     told = "interrupted; training goes on where it stopped when run again\n"
     assert capsys.readouterr().err == told
 

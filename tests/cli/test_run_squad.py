@@ -153,6 +153,36 @@ def test_impossible_questions_and_a_tuned_threshold(run, tmp_path):
     assert all(json.loads((out / "predictions.json").read_text()).values())
 
 
+def test_a_trained_folder_stays_the_model_that_it_is(run, tmp_path):
+    flags = {
+        "do_train": True,
+        "do_predict": True,
+        "train_file": tmp_path / "train2.json",
+        "predict_file": tmp_path / "dev2.json",
+    }
+    v2 = {"version_2_with_negative": True}
+    assert run(**flags, **v2, tune_null_threshold=True)[0] == 0
+    out = tmp_path / "out"
+    described, predictions = (
+        (out / f).read_bytes() for f in ("bert_tools.json", "predictions.json")
+    )
+    threshold = json.loads(described)["null_score_diff_threshold"]
+    # Nothing is left to train: the same without the flags that the folder remembers, or others.
+    for others in ({}, v2, {**v2, "doc_stride": 2, "max_seq_length": 16}):
+        status, err = run(**flags, **others)
+        assert status == 0 and "training is finished, nothing to do" in err, err
+        assert (out / "bert_tools.json").read_bytes() == described
+        if "doc_stride" not in others:
+            assert (out / "predictions.json").read_bytes() == predictions
+    # Two steps more: what was tuned holds until it is tuned anew.
+    assert run(**flags, num_train_epochs=2)[0] == 0
+    meta = json.loads((out / "bert_tools.json").read_text())
+    assert meta["null_score_diff_threshold"] == threshold and meta["version_2_with_negative"]
+    status, err = run(**flags, num_train_epochs=3, version_2_with_negative=False)
+    assert status == 1
+    assert "--version_2_with_negative=false: the model was trained with true" in err
+
+
 def test_a_small_model_learns(run, tmp_path, monkeypatch):
     """Sixty passes over twelve questions, and it knows most of them."""
     monkeypatch.setattr(encoder, "dropout", lambda x, rate, seed: x)
@@ -175,6 +205,69 @@ def test_a_file_without_answers_is_not_scored(run, tmp_path):
     assert run(do_predict=True, predict_file=tmp_path / "test.json")[0] == 0
     assert len(json.loads((tmp_path / "out" / "predictions.json").read_text())) == 3
     assert not (tmp_path / "out" / "eval_results.txt").exists()
+
+
+def test_results_are_of_the_predictions_beside_them(run, tmp_path):
+    """Those of an earlier file do not stay."""
+    out = tmp_path / "out"
+    v2 = {"do_predict": True, "predict_file": tmp_path / "dev2.json"}
+    v2["version_2_with_negative"] = True
+    assert run(**v2)[0] == 0
+    there = {"null_odds.json", "eval_results.txt", "eval_results.json"}
+    assert there <= {path.name for path in out.iterdir()}
+    data = squad(3)
+    for paragraph in data["data"][0]["paragraphs"]:
+        del paragraph["qas"][0]["answers"], paragraph["qas"][0]["is_impossible"]
+    (tmp_path / "test.json").write_text(json.dumps(data))
+    status, err = run(do_predict=True, predict_file=tmp_path / "test.json")
+    assert status == 0 and not there & {path.name for path in out.iterdir()}
+    assert "test.json: does not say what is right, so nothing is scored" in err
+
+
+def test_questions_that_all_have_no_answer(run, tmp_path):
+    """The file says so: that is scored, as the official script does."""
+    plots = tmp_path / "plots" if importlib.util.find_spec("matplotlib") else None
+    (tmp_path / "none.json").write_text(json.dumps(squad(4, impossible=4)))
+    flags = {"do_predict": True, "predict_file": tmp_path / "none.json", "plot_dir": plots}
+    flags |= {"version_2_with_negative": True, "null_score_diff_threshold": -1e9}
+    assert run(**flags)[0] == 0
+    results = json.loads((tmp_path / "out" / "eval_results.json").read_text())
+    assert results["exact_match"] == results["f1"] == results["best_f1"] == 100
+    assert plots is None or [path.name for path in plots.iterdir()] == ["null_odds.png"]
+
+
+def test_chinese_questions_without_an_answer(run, tmp_path):
+    """CMRC's scores know none, so they are SQuAD's."""
+    questions = [("q0", [{"text": "北", "answer_start": 0}]), ("q1", [])]
+    qas = [{"id": i, "question": "京", "answers": a, "is_impossible": not a} for i, a in questions]
+    data = {"data": [{"paragraphs": [{"context": "北京", "qas": qas}]}]}
+    (tmp_path / "zh.json").write_text(json.dumps(data))
+    flags = {"do_predict": True, "predict_file": tmp_path / "zh.json"}
+    assert run(**flags, version_2_with_negative=True, null_score_diff_threshold=-1e9)[0] == 0
+    results = json.loads((tmp_path / "out" / "eval_results.json").read_text())
+    assert (results["NoAns_exact"], results["exact_match"]) == (100, 50)
+
+
+def test_a_threshold_is_not_tuned_on_what_nobody_answered(run, tmp_path):
+    """Told before any work."""
+    data = squad(3)
+    for paragraph in data["data"][0]["paragraphs"]:
+        paragraph["qas"][0]["answers"] = []
+    (tmp_path / "test.json").write_text(json.dumps(data))
+    flags = {"do_train": True, "do_predict": True, "predict_file": tmp_path / "test.json"}
+    status, err = run(**flags, version_2_with_negative=True, tune_null_threshold=True)
+    assert status == 1 and not (tmp_path / "out").exists()
+    assert err == (
+        f"error: --tune_null_threshold: {tmp_path}/test.json does not say what is right; give a "
+        "file with answers\n"
+    )
+
+
+def test_numbers_without_end(run):
+    assert run(do_predict=True, doc_stride=10**30)[0] == 0
+    status, err = run(do_train=True, num_train_epochs=-1e308)
+    assert status == 1
+    assert err.splitlines()[-1].startswith("error: --num_train_epochs=-1e+308: 12 examples make no")
 
 
 def test_what_is_wrong_with_the_data_is_counted(run, tmp_path):

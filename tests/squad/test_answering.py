@@ -111,3 +111,20 @@ def test_logits_of_transformers(qa_folder):
     ]
     for ours, theirs in zip(found, THEIRS, strict=True):
         np.testing.assert_allclose(ours, np.array(theirs.split(), float), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("doc_stride", 0),
+        ("max_query_length", -5),
+        ("n_best_size", 0),
+        ("max_answer_length", 0),
+        ("null_score_diff_threshold", float("nan")),
+    ],
+)
+def test_settings_out_of_range(toy_model, qa_weights, tmp_path, name, value):
+    model = hub.load(toy_model)._replace(weights=qa_weights)
+    google.write(str(tmp_path / "qa"), model)
+    with pytest.raises(UserError, match=f"^{name}="):
+        QuestionAnswerer.load(str(tmp_path / "qa"), max_seq_length=24, **{name: value})

@@ -175,3 +175,23 @@ def test_cmrc_as_published(shared):
     assert len(examples) == 1002 and len(findings.realigned) == 5 and not findings.unaligned
     for found in examples:
         assert found.document.text.startswith(found.answer_text, found.answer_start)
+
+
+@pytest.mark.parametrize("answers", ["北京", {"text": "北京"}, 5, True, 1.5])
+def test_answers_of_cmrc_are_a_list(tmp_path, answers):
+    qa = {"query_id": "Q1", "query_text": "北?", "answers": answers}
+    path = tmp_path / "x.json"
+    path.write_text(json.dumps([{"context_text": "北京", "qas": [qa]}]))
+    with pytest.raises(UserError, match=r"x.json: question Q1: answers is .*, expected a list"):
+        read_squad_examples(str(path), False)
+    qa["answers"] = None
+    path.write_text(json.dumps([{"context_text": "北京", "qas": [qa]}]))
+    examples, _ = read_squad_examples(str(path), False)
+    assert examples[0].answers == []
+
+
+def test_a_number_of_thousands_of_digits(tmp_path):
+    path = tmp_path / "x.json"
+    path.write_text('{"data": ' + "1" * 5000 + "}")
+    with pytest.raises(UserError, match=r"x.json: is not JSON \(Exceeds the limit"):
+        read_squad_examples(str(path), False)
