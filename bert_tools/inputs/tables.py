@@ -50,7 +50,8 @@ def opened(path, flag="--data_dir"):
     """
     if path == "-":
         if sys.stdin is None:
-            raise UserError(f"{flag}=-: stdin is closed; pipe the lines in")
+            what = f"{flag}=-: stdin" if flag.startswith("--") else flag
+            raise UserError(f"{what} is closed; pipe the lines in")
         # Unbuffered: a thread that waits in a buffered read makes the interpreter's end fail.
         yield Lines(getattr(sys.stdin.buffer, "raw", sys.stdin.buffer), "stdin")
     else:

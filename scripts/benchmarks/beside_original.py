@@ -15,7 +15,8 @@ predict   pairs a second once the graph stands (the original: from the first bat
 The predictions of both sides are compared before a figure counts. Both start from one checkpoint
 with the tanh form of GELU, which is all that the original knows.
 
---task=squad does the same for run_squad.py, without training: CHECKOUT is google-research/bert,
+--task=squad --predict_rows=200 --output_file=scripts/benchmarks/beside_original_squad.json does
+the same for run_squad.py, without training: CHECKOUT is google-research/bert,
 --data_dir a folder of {train,dev}-v1.1-subset.json; length 384, stride 128. All training questions
 are converted (word pieces, windows, answers, writing; reading the JSON not), the first windows of
 dev are predicted, and the ids of the converted windows are compared too.

@@ -1,8 +1,10 @@
 """Texts to vectors, beside sentence-transformers (torch, OpenVINO), CTranslate2 and KerasHub.
 
 python scripts/benchmarks/encode.py --data_dir=DATA --sentence_transformers=PYTHON \\
-  --openvino=PYTHON --ctranslate2=PYTHON --keras_hub=PYTHON \\
-  --output_file=scripts/benchmarks/encode.json
+  --openvino=PYTHON --ctranslate2=PYTHON --keras_hub=PYTHON --sets=sentences --rounds=3 \\
+  --max_texts=5000 --output_file=scripts/benchmarks/encode.json
+
+encode_base.json is of the same with --base --max_texts=500.
 
 Each PYTHON is an interpreter with that library (openvino: sentence-transformers[openvino]); a peer
 without one is left out. DATA holds stsb/en/*.tsv, whose distinct sentences are the text set

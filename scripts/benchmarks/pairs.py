@@ -2,7 +2,7 @@
 file, beside sentence-transformers' paraphrase mining; and how exact pairs and exact search grow.
 
 python scripts/benchmarks/pairs.py --stsb_dir=STSB --bert=MODEL --peer_python=PEER/bin/python \\
-  --rounds=5 --output_file=scripts/benchmarks/pairs.json
+  --rounds=3 --precisions=bfloat16 --output_file=scripts/benchmarks/pairs.json
 
 STSB holds {train,dev,test}.tsv, whose distinct sentences are taken in their order; MODEL is a
 Hugging Face folder that both sides read; PEER has sentence-transformers. The sides take turns, a

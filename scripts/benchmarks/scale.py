@@ -1,7 +1,7 @@
 """Lines through extract_cls: seconds and peak memory as their number grows.
 
 python scripts/benchmarks/scale.py --texts=STSB/train.tsv --sizes=10000,100000,1000000 \\
-  --output_file=scripts/benchmarks/scale.json
+  --words=1 --output_file=scripts/benchmarks/scale.json
 
 Lines are the distinct texts of the first two columns of --texts, or their first --words words, over
 and over, each with a number behind it, so that no two are alike. A process each; its start is in
