@@ -346,7 +346,9 @@ class Session:
             )
         if others:
             log.warning("%s; training starts with a new head", next(iter(others.values())))
-            kept = {name: array for name, array in model.weights.items() if name not in others}
+            # Of a head all goes or nothing.
+            gone = {*others, *(classes if others.keys() & set(classes) else ())}
+            kept = {name: array for name, array in model.weights.items() if name not in gone}
             return model._replace(weights=kept)
         if labels:
             arranged = head_labels.arranged(model.weights, classes, labels, self._task.label_list)
