@@ -66,7 +66,7 @@ def adopted(command, kind, labels, found):
       `labels`, which may be None.
     """
     head, source = None, command.bert or command.init_checkpoint
-    if os.path.exists(os.path.join(command.output_dir or "", "checkpoint")):
+    if task_data.goes_on(command):
         head, source = read(command.output_dir, kind), command.output_dir
     head = head or of_start(command, kind)
     if not head or (kind == "tag" and not all(map(conll.is_tag, head))):

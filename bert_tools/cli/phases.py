@@ -136,8 +136,7 @@ class Session:
             raise UserError(
                 f"--train_batch_size={size}: there are only {count} training examples; lower it"
             )
-        # Minus infinity is no number of steps.
-        steps = int(count / size * max(command.num_train_epochs, 0))
+        steps = int(count / size * command.num_train_epochs)
         if steps < 1:
             raise UserError(
                 f"--num_train_epochs={command.num_train_epochs:g}: {count} examples make no whole "

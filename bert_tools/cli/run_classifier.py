@@ -250,7 +250,7 @@ def _thresholds(command, stored, labels):
 
     if command.given("threshold"):
         return command.threshold
-    if command.do_train and os.path.exists(os.path.join(command.output_dir, "checkpoint")):
+    if command.do_train and task_data.goes_on(command):
         kinds = (classify.Classification.name, MultiLabel.name)
         stored = task_data.described(command.output_dir, None, kinds)
         stored = stored if stored.get("labels") == labels else {}

@@ -76,7 +76,7 @@ def run(command):
     if command.do_predict:
         command.require("predict_file")
     stored = task_data.description(command, Span.name)
-    if command.do_train and os.path.exists(os.path.join(command.output_dir, "checkpoint")):
+    if command.do_train and task_data.goes_on(command):
         # Training goes on there, or is finished: it stays the model that it is.
         stored = task_data.described(command.output_dir, None, Span.name)
         if "version_2_with_negative" in stored:

@@ -152,6 +152,7 @@ def define_training_flags(command):
         "num_train_epochs",
         3.0,
         "Passes over the training set; may be fractional.",
+        lower_bound=0,
         upper_bound=1e6,
     )
     command.float(

@@ -151,6 +151,11 @@ def description(command, kind):
     return {} if command.do_train else described(command.output_dir, command.bert, kind)
 
 
+def goes_on(command):
+    """Whether output_dir holds a checkpoint, from which a training goes on."""
+    return os.path.exists(os.path.join(command.output_dir or "", "checkpoint"))
+
+
 def described(output_dir, handle, kind):
     """bert_tools.json of output_dir (str or None), else of what the handle (str or None) stands
     for, else {}; see `description`.

@@ -12,14 +12,10 @@ import argparse
 import csv
 import os
 import re
-import subprocess
-import sys
 import tempfile
 
 import peak_memory
 import side_by_side
-
-CODE = "import sys; from bert_tools.cli import run_siamese; sys.exit(run_siamese.main())"
 
 
 def main():
@@ -69,14 +65,7 @@ def measured(arguments, folder, parts):
         "precision": "bfloat16",
         "output_dir": os.path.join(folder, f"out-{parts}"),
     }
-    words = [f"--{name}={value}" for name, value in flags.items()]
-    with tempfile.TemporaryFile("w+", encoding="utf-8") as stderr:
-        running = subprocess.Popen([sys.executable, "-c", CODE, *words], stderr=stderr)
-        memory = peak_memory.wait(running)
-        stderr.seek(0)
-        told = stderr.read()
-    if running.returncode:
-        sys.exit(told)
+    _, memory, told = peak_memory.run_command("run_siamese", flags)
     rates = [float(rate) for rate in re.findall(r"step \d+ of .*? ([\d.]+) examples/s", told)]
     seconds = [arguments.batch_size / rate for rate in rates[1:]]
     return {"peak_mb": memory, "seconds_a_step": seconds}

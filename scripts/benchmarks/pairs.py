@@ -18,7 +18,6 @@ import math
 import os
 import re
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -27,7 +26,6 @@ import numpy as np
 import peak_memory
 import side_by_side
 
-CODE = "import sys; from bert_tools.cli import {0} as command; sys.exit(command.main())"
 WORKER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "worker_paraphrases.py")
 K = 100
 
@@ -74,48 +72,24 @@ def main():
 
 
 def distinct(folder, count):
-    """The first distinct sentences of a folder's files."""
+    """The first distinct sentences of a folder's files; count None: all."""
     found = {}
     for split in ("train", "dev", "test"):
         with open(os.path.join(folder, f"{split}.tsv"), encoding="utf-8") as reader:
             for line in reader:
                 found |= dict.fromkeys(text.strip() for text in line.split("\t")[:2])
     found.pop("", None)
-    if len(found) < count:
+    if len(found) < (count or 0):
         sys.exit(f"{folder}: has {len(found)} distinct sentences")
     return list(itertools.islice(found, count))
-
-
-def process(words):
-    """(seconds from start to end, peak MB, what it wrote to stderr)."""
-    begun = time.perf_counter()
-    with tempfile.TemporaryFile("w+", encoding="utf-8") as stderr:
-        running = subprocess.Popen(words, stderr=stderr)
-        memory = peak_memory.wait(running)
-        seconds = time.perf_counter() - begun
-        stderr.seek(0)
-        told = stderr.read()
-    if running.returncode:
-        sys.exit(f"{words}: {told}")
-    return seconds, memory, told
-
-
-def command(name, **flags):
-    flags = [f"--{flag}={value}" for flag, value in flags.items()]
-    return process([sys.executable, "-c", CODE.format(name), *flags])
 
 
 def mine(arguments, path, precision, folder):
     """(the run of find_pairs, the pairs that it found)."""
     output = os.path.join(folder, "pairs.tsv")
-    seconds, memory, told = command(
-        "find_pairs",
-        input_file=path,
-        bert=arguments.bert,
-        precision=precision,
-        top_k=K,
-        output_file=output,
-    )
+    flags = {"input_file": path, "bert": arguments.bert, "precision": precision}
+    flags |= {"top_k": K, "output_file": output}
+    seconds, memory, told = peak_memory.run_command("find_pairs", flags)
     phases = phases_of(told)
     phases["start and end of Python"] = round(seconds - sum(phases.values()), 2)
     with open(output, encoding="utf-8") as reader:
@@ -132,7 +106,7 @@ def phases_of(told):
 def peers(arguments, path, precision, folder):
     output = os.path.join(folder, "peer.tsv")
     words = [arguments.peer_python, WORKER, arguments.bert, path, precision, str(K), output]
-    seconds, memory, told = process(words)
+    seconds, memory, told = peak_memory.run(words)
     phases = phases_of(told)
     with open(output, encoding="utf-8") as reader:
         found = {frozenset(line.split("\t")[1:3]) for line in reader}
@@ -188,7 +162,8 @@ def grown_pairs(count, folder):
     path = os.path.join(folder, "vectors.npy")
     random_vectors(path, count, 0)
     output = os.path.join(folder, "grown.tsv")
-    seconds, memory, told = command("find_pairs", input_file=path, top_k=K, output_file=output)
+    flags = {"input_file": path, "top_k": K, "output_file": output}
+    seconds, memory, told = peak_memory.run_command("find_pairs", flags)
     vectors = os.path.getsize(path) / 2**20
     run = {"side": "exact pairs", "sentences": count, "seconds": seconds, "peak_mb": memory}
     return {**run, "vectors_mb": vectors, "phases": phases_of(told)}
@@ -199,9 +174,8 @@ def grown_search(queries, corpus, folder):
     random_vectors(paths[0], queries, 1)
     random_vectors(paths[1], corpus, 0)
     output = os.path.join(folder, "grown.tsv")
-    seconds, memory, _ = command(
-        "semantic_search", queries=paths[0], corpus=paths[1], top_k=10, output_file=output
-    )
+    flags = {"queries": paths[0], "corpus": paths[1], "top_k": 10, "output_file": output}
+    seconds, memory, _ = peak_memory.run_command("semantic_search", flags)
     run = {"side": "exact search", "queries": queries, "corpus": corpus, "seconds": seconds}
     return {**run, "peak_mb": memory, "vectors_mb": sum(map(os.path.getsize, paths)) / 2**20}
 

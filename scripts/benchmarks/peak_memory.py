@@ -3,7 +3,13 @@ itself. The usual ru_maxrss of a child begins with the peak of whoever started i
 """
 
 import re
+import subprocess
+import sys
+import tempfile
 import time
+
+# A command of ours by the name of its module, for `python -c`.
+CODE = "import sys; from bert_tools.cli import {0} as command; sys.exit(command.main())"
 
 
 def of(pid="self"):
@@ -23,3 +29,25 @@ def wait(process):
         peak = max(peak, of(process.pid))
         time.sleep(0.02)
     return peak
+
+
+def run(words):
+    """(seconds from start to end, peak, what it wrote to stderr) of a process; ends this one where
+    it fails.
+    """
+    begun = time.perf_counter()
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as stderr:
+        running = subprocess.Popen(words, stderr=stderr)
+        memory = wait(running)
+        seconds = time.perf_counter() - begun
+        stderr.seek(0)
+        told = stderr.read()
+    if running.returncode:
+        sys.exit(f"{words}: {told}")
+    return seconds, memory, told
+
+
+def run_command(name, flags):
+    """As `run`, of a command of ours, its flags as a dict."""
+    flags = [f"--{flag}={value}" for flag, value in flags.items()]
+    return run([sys.executable, "-c", CODE.format(name), *flags])

@@ -20,6 +20,7 @@ import sys
 import tempfile
 
 import numpy as np
+import pairs
 import side_by_side
 
 from bert_tools.cli import evaluate_sts, run_classifier, run_reg
@@ -77,17 +78,13 @@ def spearman(bert, path):
 
 def compare(arguments, folder):
     """(the largest difference of any number of two vectors, number of sentences)."""
-    texts = {}
-    for split in ("train", "dev", "test"):
-        with open(os.path.join(arguments.stsb_dir, f"{split}.tsv"), encoding="utf-8") as reader:
-            for line in reader:
-                texts |= dict.fromkeys(text.strip() for text in line.split("\t")[:2])
+    texts = pairs.distinct(arguments.stsb_dir, None)
     source, target = (os.path.join(folder, name) for name in ("texts.json", "theirs.npy"))
     with open(source, "w", encoding="utf-8") as writer:
-        json.dump(list(texts), writer)
+        json.dump(texts, writer)
     command = [arguments.peer_python, WORKER, "float32", arguments.bert, source, target]
     subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=True)
-    ours = Encoder.load(arguments.bert).encode(list(texts))
+    ours = Encoder.load(arguments.bert).encode(texts)
     return float(np.abs(ours - np.load(target)).max()), len(texts)
 
 

@@ -267,7 +267,8 @@ def test_numbers_without_end(run):
     assert run(do_predict=True, doc_stride=10**30)[0] == 0
     status, err = run(do_train=True, num_train_epochs=-1e308)
     assert status == 1
-    assert err.splitlines()[-1].startswith("error: --num_train_epochs=-1e+308: 12 examples make no")
+    assert "--num_train_epochs" in err and err.splitlines()[-1].startswith("error: ")
+    assert len(err.splitlines()) == 1
 
 
 def test_what_is_wrong_with_the_data_is_counted(run, tmp_path):
