@@ -11,16 +11,12 @@ the times.
 import argparse
 import json
 import os
-import subprocess
 import sys
 import tempfile
-import time
 
 import numpy as np
 import peak_memory
 import tensorflow as tf
-
-CODE = "import sys; from bert_tools.cli import extract_cls; sys.exit(extract_cls.main())"
 
 
 def main():
@@ -58,15 +54,10 @@ def extract(arguments, texts, size, folder):
     source, target = os.path.join(folder, "in.txt"), os.path.join(folder, "out.npy")
     with open(source, "w", encoding="utf-8") as writer:
         writer.writelines(f"{texts[number % len(texts)]} {number}\n" for number in range(size))
-    flags = [f"--input_file={source}", f"--output_file={target}"]
+    flags = {"input_file": source, "output_file": target}
     for name in ("bert", "pooling", "max_seq_length", "precision"):
-        flags.append(f"--{name}={getattr(arguments, name)}")
-    begun = time.perf_counter()
-    process = subprocess.Popen([sys.executable, "-c", CODE, *flags], stderr=subprocess.DEVNULL)
-    memory = peak_memory.wait(process)
-    seconds = time.perf_counter() - begun
-    if process.returncode:
-        sys.exit(f"extract_cls failed on {size} lines: {flags}")
+        flags[name] = getattr(arguments, name)
+    seconds, memory, _ = peak_memory.run_command("extract_cls", flags)
     vectors = np.load(target, mmap_mode="r")
     if len(vectors) != size or not np.isfinite(vectors[:: max(1, size // 1000)]).all():
         sys.exit(f"extract_cls wrote {vectors.shape} for {size} lines")
