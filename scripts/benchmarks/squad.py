@@ -91,7 +91,7 @@ def theirs(arguments, version, seed):
             "batch_size": arguments.batch_size,
             "learning_rate": arguments.learning_rate,
             "seed": seed,
-            "part": 8,
+            "part": 2,
         },
     )
     starts, ends = np.moveaxis(logits, -1, 0)
