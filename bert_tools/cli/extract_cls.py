@@ -19,6 +19,7 @@ A file appears whole or not at all. What a killed run did is in FILE.part, and t
 
 import collections
 import contextlib
+import functools
 import hashlib
 import itertools
 import json
@@ -212,7 +213,7 @@ class _Job:
         """Yields InputExample, or the UserError of a bad line."""
         if self.layout is not None:
             parse = _label if self.layout.label is not None else None
-            yield from examples.read_examples(lines, self.layout, "text", parse)
+            yield from examples.read_examples(lines, self.layout, "text", parse, every_line=True)
             return
         for number, line in lines:
             if isinstance(line, UserError):
@@ -379,7 +380,8 @@ def _write(job, path, growing, finish, span, width, labels):
                 with archive.open(member, "w", force_zip64=True) as writer:
                     write_array(writer, array.shape, array.dtype, [array])
     else:
-        write_row = _record if job.form == "jsonl" else _cells
+        labelled = functools.partial(_cells, labels is not None)
+        write_row = _record if job.form == "jsonl" else labelled
         with files.text_writer(job.output) as write, job.opened(path) as lines:
             texts = itertools.islice(job.read(lines), first, last)
             vectors = itertools.chain.from_iterable(chunks)
@@ -400,9 +402,9 @@ def _record(number, example, vector):
     return f'{head[:-1]}, "vector": [{_numbers(vector, ", ")}]}}'
 
 
-def _cells(_, example, vector):
-    label = getattr(example, "label", None)
-    return _numbers(vector, "\t") + ("" if label is None else f"\t{label}")
+def _cells(labelled, _, example, vector):
+    label = getattr(example, "label", "")  # A bad line has none, and yet all rows one width.
+    return _numbers(vector, "\t") + (f"\t{label}" if labelled else "")
 
 
 def _numbers(vector, separator):

@@ -98,12 +98,12 @@ class Layout(typing.NamedTuple):
     further: tuple = ()
 
 
-def read_examples(lines, layout, split, parse_label=None):
+def read_examples(lines, layout, split, parse_label=None, every_line=None):
     """Reads examples row by row.
 
-    Blank lines are left out where labels are read. Where none are read, output line n is to be
-    input line n: a blank line is an empty text, or in a layout of several columns a bad row, but
-    for those at the end, which are left out.
+    Blank lines are left out, or where output line n is to be input line n (`every_line`) a blank
+    line is an empty text, and in a layout of several columns a bad row, but for those at the end,
+    which are left out.
 
     Args:
       lines: tables.Lines.
@@ -112,6 +112,7 @@ def read_examples(lines, layout, split, parse_label=None):
       parse_label: function(str or JSON value, null as None) -> label; it raises ValueError with
         what was expected, and behind a ";" the remedy where it is another than to correct the line.
         None: rows need no label, and label is None.
+      every_line: bool; None: where no labels are read.
 
     Yields:
       InputExample, whose label is None where the layout says unlabelled; or the UserError of a row
@@ -122,6 +123,7 @@ def read_examples(lines, layout, split, parse_label=None):
     """
     label = layout.label if parse_label else None
     columns = [layout.text_a, layout.text_b, label, *layout.further]
+    every_line = parse_label is None if every_line is None else every_line
     names, blank, index = None, [], 0
     for number, cells in tables.rows(lines, layout.kind):
         if layout.header and layout.kind != "jsonl" and names is None:
@@ -129,10 +131,10 @@ def read_examples(lines, layout, split, parse_label=None):
             continue
         if cells is None:
             first = (names or {}).get(layout.text_a, layout.text_a)
-            if parse_label is None and layout.text_b is None and first == 0:
+            if every_line and layout.text_b is None and label is None and first == 0:
                 yield InputExample(f"{split}-{index}", "")
                 index += 1
-            elif parse_label is None:
+            elif every_line:
                 blank.append(number)
             continue
         for number_of_blank in blank:

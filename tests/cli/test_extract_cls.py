@@ -117,6 +117,18 @@ def test_npz_with_labels(written, tmp_path, wide_model):
     assert json.loads(record)["label"] == "good"
 
 
+def test_row_for_line_with_labels(written, run, tmp_path):
+    (tmp_path / "t.tsv").write_text("a\tx\n\nb\ty\n\n")
+    flags = {"input_file": tmp_path / "t.tsv", "text_column": 0, "label_column": 1}
+    status, _, err = run(output_file=tmp_path / "out.npy", **flags)
+    assert status == 1 and "t.tsv:2: expected at least 2 tab-separated columns, found 0" in err
+    found = np.load(written("out.npz", on_bad_line="skip", **flags))
+    assert found["labels"].tolist() == ["x", "", "y"]
+    assert np.isnan(found["vectors"]).any(axis=1).tolist() == [False, True, False]
+    rows = written("out.tsv", on_bad_line="skip", **flags).read_text().splitlines()
+    assert [row.split("\t")[16:] for row in rows] == [["x"], [""], ["y"]]
+
+
 def test_json_lines_and_stdout(written, run, wide_model):
     text = written("out.jsonl").read_text()
     rows = [json.loads(line) for line in text.splitlines()]
