@@ -95,3 +95,8 @@ def _cpu_has_bfloat16():
     except OSError:
         return False
     return bool(words & {"amx_bf16", "avx512_bf16"})
+
+
+def is_tpu(strategy):
+    """Whether it computes on a TPU, which needs static shapes."""
+    return isinstance(strategy, tf.distribute.TPUStrategy)

@@ -9,7 +9,8 @@ import tensorflow as tf
 
 from bert_tools import encoder
 from bert_tools.errors import UserError
-from bert_tools.estimator import EstimatorSpec, ModeKeys, in_places
+from bert_tools.estimator.spec import EstimatorSpec, ModeKeys
+from bert_tools.estimator.training_step import in_places
 from bert_tools.hub import google, saved_graph
 from bert_tools.optimization import create_optimizer, layerwise_factor
 from bert_tools.tasks import classify, regress

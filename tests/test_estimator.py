@@ -1043,3 +1043,8 @@ def test_model_fn_gets_params(tmp_path, toy_config):
     estimator.evaluate(input_fn(DEV))
     assert seen == [(ModeKeys.TRAIN, None, 8, True), (ModeKeys.EVAL, None, 8, False)]
     assert os.path.exists(tmp_path / "checkpoint")
+
+
+def test_wrong_precision():
+    with pytest.raises(UserError, match="precision=half: no such precision; expected one of float"):
+        RunConfig(None, precision="half")

@@ -10,6 +10,7 @@ import pytest
 
 from bert_tools import encoder, estimator, hub
 from bert_tools.cli import extract_features
+from bert_tools.estimator.progress import Progress
 from bert_tools.inputs import batches, tfrecord
 from bert_tools.model_fn import model_fn_builder
 from bert_tools.tasks import regress
@@ -163,7 +164,7 @@ def test_training_steps_are_the_originals(minilm, shared, tmp_path, monkeypatch)
     monkeypatch.setattr(encoder, "dropout", lambda x, rate, seed: x)
     seen = []
     monkeypatch.setattr(
-        estimator._Progress,
+        Progress,
         "step",
         lambda self, step, loss, rate, skipped: seen.append((loss, rate)),
     )

@@ -106,10 +106,10 @@ class _Extractor:
         import tensorflow as tf
 
         from bert_tools import encoder
-        from bert_tools.estimator import PRECISIONS
+        from bert_tools.estimator.spec import compute_dtype
 
         self._tokenizer, self._command = model.tokenizer, command
-        dtype = PRECISIONS[precision]
+        dtype = compute_dtype(precision)
         weights = {
             name: tf.constant(array, dtype)
             for name, array in model.weights.items()

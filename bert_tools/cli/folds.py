@@ -10,7 +10,7 @@ import numpy as np
 from bert_tools import files
 from bert_tools.cli import phases, scoring
 from bert_tools.errors import UserError
-from bert_tools.estimator import scalars
+from bert_tools.estimator.evaluation import scalars
 
 log = logging.getLogger("bert_tools")
 

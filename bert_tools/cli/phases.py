@@ -15,7 +15,8 @@ from bert_tools import checkpoints, encoder, files
 from bert_tools.cli import head_labels, scoring, shared_flags, task_data
 from bert_tools.distribution import is_chief
 from bert_tools.errors import UserError
-from bert_tools.estimator import Estimator, Evaluation, RunConfig, scalars
+from bert_tools.estimator import Estimator, Evaluation, RunConfig
+from bert_tools.estimator.evaluation import scalars
 from bert_tools.hub import huggingface, output_folder, tf_hub
 from bert_tools.hub import model as models
 from bert_tools.inputs import batches, features, tables, tfrecord

@@ -16,7 +16,7 @@ import tensorflow as tf
 from bert_tools import hub, threads
 from bert_tools.encoder import encode, scoring_weights
 from bert_tools.errors import UserError
-from bert_tools.estimator import PRECISIONS
+from bert_tools.estimator.spec import compute_dtype
 from bert_tools.inputs import batches
 from bert_tools.inputs.features import check_max_seq_length, convert_texts
 from bert_tools.sentence import pooling as pools
@@ -48,7 +48,7 @@ class Encoder:
       normalize: bool, scale vectors to length 1; None: as the folder says with "auto", else False.
       max_seq_length: int, longer texts are truncated; None: what the folder says with "auto", else
         128, at most the model's positions.
-      precision: of estimator.PRECISIONS.
+      precision: see RunConfig.
       batching: "bucket", "pack" or "pad", see inputs.batches; "pad" computes in one shape.
       xla: bool, compile the graph, for one shape with one text a row.
       prefix: str, set before each text ("query: ").
@@ -100,7 +100,7 @@ class Encoder:
         packs = not xla and config.graph is None
         self._mode = "bucket" if batching == "pack" and not packs else batching
         self._static, self._xla = xla or batching == "pad", xla
-        self._dtype = PRECISIONS[precision]
+        self._dtype = compute_dtype(precision)
         self._budget = _TOKENS.get(precision, _TOKENS_REDUCED)
         if not devices:
             devices = ["/GPU:0" if tf.config.list_logical_devices("GPU") else "/CPU:0"]

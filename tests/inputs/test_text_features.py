@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bert_tools.estimator import in_places
+from bert_tools.estimator.training_step import in_places
 from bert_tools.inputs import tfrecord
 from bert_tools.inputs.batches import input_fn_builder
 from bert_tools.inputs.examples import InputExample
