@@ -27,6 +27,7 @@ def model_fn_builder(
     task=None,
     layerwise_lr_decay=1.0,
     freeze_encoder=False,
+    correct_bias=False,
 ):
     """Returns `model_fn` closure for Estimator.
 
@@ -46,6 +47,7 @@ def model_fn_builder(
         Regression(), or Classification with the labels 0, 1, ... where num_labels is more than 1.
       layerwise_lr_decay: float, see optimization.layerwise_factor; 1.0 is one rate for all.
       freeze_encoder: bool, trains the task's weights alone and leaves all of bert/ as it is.
+      correct_bias: bool, see optimization.AdamWeightDecayOptimizer.
 
     Returns:
       model_fn(features, labels, mode, params) -> EstimatorSpec. `features` is the dict of
@@ -152,6 +154,7 @@ def model_fn_builder(
             num_hidden_layers=bert_config.num_hidden_layers,
         ),
         frozen=("bert/",) if freeze_encoder else (saved_graph.FIXED,),
+        correct_bias=correct_bias,
     )
     model_fn.packs = bert_config.graph is None
     model_fn.task = task

@@ -33,8 +33,7 @@ def learning_rate_at(step, init_lr, num_train_steps, num_warmup_steps):
 
 
 class AdamWeightDecayOptimizer:
-    """Adam without bias correction, with weight decay beside it (the original's class of this
-    name).
+    """Adam with weight decay beside it (the original's class of this name).
 
     Args:
       learning_rate: function(step: int) -> float.
@@ -44,6 +43,8 @@ class AdamWeightDecayOptimizer:
       rate_factor: function(name) -> float that learning_rate is multiplied by for a weight, see
       `layerwise_factor`; None: 1 for all.
       frozen: tuple of str; weights whose name begins with one of them are left as they are.
+      correct_bias: bool, Adam with bias correction, as Kingma and Ba have it (2014,
+        https://arxiv.org/abs/1412.6980) and PyTorch's AdamW; the original's has none.
     """
 
     def __init__(
@@ -56,6 +57,7 @@ class AdamWeightDecayOptimizer:
         clip_norm=1.0,
         rate_factor=None,
         frozen=(),
+        correct_bias=False,
     ):
         self.learning_rate = learning_rate
         self.weight_decay_rate = weight_decay_rate
@@ -65,6 +67,16 @@ class AdamWeightDecayOptimizer:
         self.clip_norm = clip_norm
         self.rate_factor = rate_factor or (lambda name: 1.0)
         self.frozen = tuple(frozen)
+        self.correct_bias = correct_bias
+
+    def coefficients(self, step):
+        """float32 [3] of a step (int, from 0): its learning rate, and beta_1 and beta_2 to the
+        power of its number from 1, or 0 where biases stay.
+        """
+        powers = [0.0, 0.0]
+        if self.correct_bias:
+            powers = [self.beta_1 ** (step + 1), self.beta_2 ** (step + 1)]
+        return np.array([self.learning_rate(step), *powers], np.float32)
 
     def trains(self, name):
         """Whether the weight of this name is trained."""
@@ -82,7 +94,7 @@ class AdamWeightDecayOptimizer:
         }
 
     def apply_gradients(
-        self, gradients, weights, slots, learning_rate, scale=None, squares_of_slices=None
+        self, gradients, weights, slots, coefficients, scale=None, squares_of_slices=None
     ):
         """One update. Call it in replica context, with this replica's share of the gradients.
 
@@ -91,7 +103,7 @@ class AdamWeightDecayOptimizer:
           gradient.
           weights: {name: Variable}.
           slots: dict of `create_slots`.
-          learning_rate: float32 scalar Tensor.
+          coefficients: float32 Tensor [3], of `coefficients`.
           scale: float32 scalar Tensor or None, what the loss was multiplied by; with it the update
             is left out when a gradient is not finite.
           squares_of_slices: dict of `squares_of_slices` for gradients that were made dense already
@@ -100,7 +112,7 @@ class AdamWeightDecayOptimizer:
         Returns:
           bool scalar Tensor, whether the gradients were finite (always True without scale).
         """
-        names = list(gradients)
+        names, coefficients = list(gradients), tf.unstack(coefficients, 3)
         context = tf.distribute.get_replica_context()
         if squares_of_slices is None:
             squares_of_slices = self.squares_of_slices(gradients)
@@ -121,7 +133,7 @@ class AdamWeightDecayOptimizer:
 
         def update():
             for name, gradient in zip(names, dense, strict=True):
-                self._update(weights[name], slots, name, gradient * factor, learning_rate)
+                self._update(weights[name], slots, name, gradient * factor, *coefficients)
             return tf.constant(True)
 
         if scale is None:
@@ -141,24 +153,25 @@ class AdamWeightDecayOptimizer:
             if isinstance(gradient, tf.IndexedSlices)
         }
 
-    def _update(self, weight, slots, name, gradient, learning_rate):
+    def _update(self, weight, slots, name, gradient, learning_rate, beta_1_power, beta_2_power):
         factor = self.rate_factor(name)
         if factor != 1.0:
             learning_rate = learning_rate * factor
         if self.weight_decay_rate and not _NO_DECAY.search(name) and weight.shape.rank > 1:
             decayed = weight * (1.0 - learning_rate * self.weight_decay_rate)
             tf.raw_ops.AssignVariableOp(resource=weight.handle, value=decayed)
-        # TensorFlow's one-pass Adam; with powers of 0 its bias correction is the identity.
+        # TensorFlow's one-pass Adam; with powers of 0 its bias correction is the identity. Its
+        # epsilon stands beside the uncorrected root, PyTorch's beside the corrected one.
         tf.raw_ops.ResourceApplyAdam(
             var=weight.handle,
             m=slots[f"{name}/adam_m"].handle,
             v=slots[f"{name}/adam_v"].handle,
-            beta1_power=0.0,
-            beta2_power=0.0,
+            beta1_power=beta_1_power,
+            beta2_power=beta_2_power,
             lr=learning_rate,
             beta1=self.beta_1,
             beta2=self.beta_2,
-            epsilon=self.epsilon,
+            epsilon=self.epsilon * tf.sqrt(1.0 - beta_2_power),
             grad=gradient,
         )
 
@@ -184,19 +197,22 @@ def layerwise_factor(name, decay, num_hidden_layers):
     return decay ** (num_hidden_layers + 2 - depth)
 
 
-def create_optimizer(init_lr, num_train_steps, num_warmup_steps, rate_factor=None, frozen=()):
+def create_optimizer(
+    init_lr, num_train_steps, num_warmup_steps, rate_factor=None, frozen=(), correct_bias=False
+):
     """The optimiser that every script of the original trains with.
 
     Args:
       init_lr: float, the peak rate.
       num_train_steps: int.
       num_warmup_steps: int.
-      rate_factor, frozen: see AdamWeightDecayOptimizer.
+      rate_factor, frozen, correct_bias: see AdamWeightDecayOptimizer.
     """
     return AdamWeightDecayOptimizer(
         lambda step: learning_rate_at(step, init_lr, num_train_steps, num_warmup_steps),
         rate_factor=rate_factor,
         frozen=frozen,
+        correct_bias=correct_bias,
     )
 
 

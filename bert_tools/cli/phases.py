@@ -71,6 +71,7 @@ class Session:
             task=task,
             layerwise_lr_decay=command.layerwise_lr_decay,
             freeze_encoder=command.freeze_encoder,
+            correct_bias=command.correct_bias,
         )
         config = RunConfig(
             self._output_dir,

@@ -177,6 +177,12 @@ def define_training_flags(command):
         upper_bound=1,
     )
     command.bool("freeze_encoder", False, "Train the head alone.")
+    command.bool(
+        "correct_bias",
+        False,
+        "Adam with bias correction, as PyTorch's AdamW, for recipes written for that; BERT's has "
+        "none.",
+    )
     command.integer("save_checkpoints_steps", 1000, "Steps between checkpoints.", lower_bound=1)
     command.integer("save_summary_steps", 100, "Steps between TensorBoard points.", lower_bound=1)
     command.integer("iterations_per_loop", 1000, "Read for compatibility.")

@@ -150,11 +150,12 @@ class Estimator:
             while self._step < max_steps and not stop:
                 step, shares = self._step, waiting.result()
                 waiting = ahead.submit(self._prepared, data, step + 1)
-                rate = optimizer.learning_rate(step)
+                coefficients = optimizer.coefficients(step)
+                rate = float(coefficients[0])
                 loss, finite = step_fn(
                     shares,
                     tf.constant([seed & 0x7FFFFFFF, step], tf.int32),
-                    tf.constant(rate, tf.float32),
+                    tf.constant(coefficients),
                     tf.constant(loss_scale.scale, tf.float32),
                 )
                 loss = float(loss)
@@ -167,7 +168,7 @@ class Estimator:
                         f"({rate:g} at this step) or look for broken values in the data; the last "
                         "checkpoint is from before"
                     )
-                progress.step(self._step, loss, float(rate), loss_scale.skipped)
+                progress.step(self._step, loss, rate, loss_scale.skipped)
                 last = self._step == max_steps
                 due = evaluation and (
                     last or (evaluation.steps > 0 and self._step % evaluation.steps == 0)

@@ -16,8 +16,9 @@ def training_step(model_fn, strategy, config, params, weights, slots):
       weights, slots: dicts of float32 Variables, which a step changes.
 
     Returns:
-      function(shares, rng, learning_rate, loss_scale) -> (loss of the step, whether gradients were
-      finite). shares: for each part of the step its blocks, or a distributed value of them.
+      function(shares, rng, coefficients, loss_scale) -> (loss of the step, whether gradients were
+      finite). shares: for each part of the step its blocks, or a distributed value of them;
+      coefficients: of the optimizer.
     """
     scaled = config.precision == "float16"
     replicas = strategy.num_replicas_in_sync
@@ -95,20 +96,20 @@ def training_step(model_fn, strategy, config, params, weights, slots):
         context = tf.distribute.get_replica_context()
         return context.all_reduce(tf.distribute.ReduceOp.SUM, loss)
 
-    def apply(gradients, learning_rate, loss_scale, squares=None):
+    def apply(gradients, coefficients, loss_scale, squares=None):
         return optimizer.apply_gradients(
-            gradients, weights, slots, learning_rate, loss_scale if scaled else None, squares
+            gradients, weights, slots, coefficients, loss_scale if scaled else None, squares
         )
 
-    def whole(blocks, rng, learning_rate, loss_scale):
+    def whole(blocks, rng, coefficients, loss_scale):
         loss, gradients = differentiate(blocks, share_rng(rng, 0), loss_scale)
-        return total_loss(loss), apply(gradients, learning_rate, loss_scale)
+        return total_loss(loss), apply(gradients, coefficients, loss_scale)
 
     if parts == 1 and not across:
         whole = on_replicas(whole)
 
-        def step(shares, rng, learning_rate, loss_scale):
-            loss, finite = whole(shares[0], rng, learning_rate, loss_scale)
+        def step(shares, rng, coefficients, loss_scale):
+            loss, finite = whole(shares[0], rng, coefficients, loss_scale)
             return first(loss), first(finite)
 
         return step
@@ -167,11 +168,11 @@ def training_step(model_fn, strategy, config, params, weights, slots):
         wanted = tf.reshape(wanted, [replicas, parts, -1, tf.shape(vectors)[-1]])
         return loss, tf.unstack(wanted[context.replica_id_in_sync_group])
 
-    def finish(squares, learning_rate, loss_scale):
+    def finish(squares, coefficients, loss_scale):
         # What is read from a variable has no device, which a sum over several workers asks for.
         gradients = {name: tf.identity(value) for name, value in sums.items() if name in reached}
         squares = {name: tf.add_n([part[name] for part in squares]) for name in squares[0]}
-        finite = apply(gradients, learning_rate, loss_scale, squares)
+        finite = apply(gradients, coefficients, loss_scale, squares)
         for name, gradient in gradients.items():
             sums[name].assign(tf.zeros_like(gradient))
         return finite
@@ -180,7 +181,7 @@ def training_step(model_fn, strategy, config, params, weights, slots):
     embed, compare = on_replicas(embed), on_replicas(compare)
     accumulate_wanted = on_replicas(accumulate_wanted)
 
-    def step_across_parts(shares, rng, learning_rate, loss_scale):
+    def step_across_parts(shares, rng, coefficients, loss_scale):
         """The gradients by the vectors are kept, and each part is computed once more to hand
         them on to the weights, so that no more than one part's activations are held (GradCache,
         Gao et al. 2021, https://arxiv.org/abs/2101.06983).
@@ -192,15 +193,15 @@ def training_step(model_fn, strategy, config, params, weights, slots):
             accumulate_wanted(blocks, rng, part, loss_scale, one)
             for part, blocks, one in zip(numbers, shares, wanted, strict=True)
         ]
-        finite = finish(squares, learning_rate, loss_scale)
+        finite = finish(squares, coefficients, loss_scale)
         return first(loss), first(finite)
 
-    def step_in_parts(shares, rng, learning_rate, loss_scale):
+    def step_in_parts(shares, rng, coefficients, loss_scale):
         results = [
             accumulate(blocks, rng, tf.constant(part), loss_scale)
             for part, blocks in enumerate(shares)
         ]
-        finite = finish([squares for _, squares in results], learning_rate, loss_scale)
+        finite = finish([squares for _, squares in results], coefficients, loss_scale)
         return tf.add_n([first(loss) for loss, _ in results]), first(finite)
 
     return step_across_parts if across else step_in_parts

@@ -9,7 +9,8 @@ two epochs, length 384, stride 128, bfloat16 on both sides; v2.0 with null thres
 PyTorch and transformers. Its BertForQuestionAnswering gets our windows as ids (they equal the
 original's) and gives back logits, which go through our decoder and scores: what differs is the
 model and its training. BERT's Adam has no bias correction, PyTorch's AdamW has: over so few steps
-the best rate of ours is a fraction of theirs, so that squad.json has other rates too.
+the best rate of ours is a fraction of theirs, so that squad.json has other rates too, and ours with
+--correct_bias=1.
 """
 
 import os
@@ -31,6 +32,7 @@ METRICS = {"1.1": ("f1", "exact_match"), "2.0": ("f1", "best_f1", "HasAns_f1", "
 def main():
     parser = side_by_side.parser(__doc__, epochs=2.0, batch_size=16, learning_rate=1e-4)
     parser.add_argument("--squad_dir", required=True)
+    parser.add_argument("--correct_bias", type=int, default=0, help="1: ours with this flag")
     parser.add_argument("--versions", default=",".join(METRICS))
     parser.add_argument("--keep_dir", help="where the folders that ours trains stay")
     arguments = parser.parse_args()
@@ -58,6 +60,7 @@ def ours(arguments, version, seed):
         "learning_rate": arguments.learning_rate,
         "num_train_epochs": arguments.epochs,
         "max_train_steps": arguments.max_steps,
+        "correct_bias": bool(arguments.correct_bias),
         "seed": seed,
     }
     folder = arguments.keep_dir and os.path.join(arguments.keep_dir, f"v{version}-seed{seed}")

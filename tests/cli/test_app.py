@@ -279,7 +279,7 @@ COMMANDS = {
         task_module text_column text_pair_column value_column header dev_fraction on_bad_line
         long_text max_train_examples max_eval_examples eval_file predict_file predict_output
         predict_format max_train_steps gradient_accumulation_steps layerwise_lr_decay
-        freeze_encoder eval_steps best_metric early_stopping_patience value_range loss
+        freeze_encoder correct_bias eval_steps best_metric early_stopping_patience value_range loss
     """,
     "extract_features": """
         bert bert_config_file vocab_file init_checkpoint do_lower_case max_seq_length input_file

@@ -372,6 +372,7 @@ def test_training_flags_reach_model_and_estimator(run, toy_model, toy_data, tmp_
             do_train=True,
             layerwise_lr_decay=0.5,
             freeze_encoder=True,
+            correct_bias=True,
             gradient_accumulation_steps=2,
             max_train_steps=9,
             eval_steps=4,
@@ -384,4 +385,5 @@ def test_training_flags_reach_model_and_estimator(run, toy_model, toy_data, tmp_
     assert (factor("bert/encoder/layer_0/x"), factor("output_weights")) == (0.125, 1.0)
     assert not seen["optimizer"].trains("bert/pooler/dense/kernel")
     assert seen["optimizer"].trains("output_weights")
+    assert seen["optimizer"].correct_bias
     assert (seen["max_steps"], seen["evaluation"][1:]) == (9, (4, "pearson", 7, 5))
