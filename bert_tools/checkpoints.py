@@ -65,7 +65,7 @@ def read(prefix, slots=False):
                 if slots or not name.endswith(_SLOTS)
             }
     except (tf.errors.OpError, ValueError, RuntimeError, IndexError) as error:
-        if not glob.glob(f"{glob.escape(prefix)}*"):
+        if not os.path.exists(prefix) and not glob.glob(f"{glob.escape(prefix)}.*"):
             raise UserError(
                 f"{prefix}: no such checkpoint; give the path without .index or .data"
             ) from error

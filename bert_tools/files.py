@@ -1,20 +1,36 @@
 """Files and folders that appear whole or not at all: written beside their name, then renamed."""
 
 import contextlib
+import fcntl
 import json
 import os
 import re
 import shutil
 import sys
 import tempfile
+import tokenize
+import zipfile
+import zlib
 
 from bert_tools.errors import UserError
 
 # The largest description or vocabulary that is in use (XLM-R's tokenizer.json) has 17 MB.
 _DESCRIPTION_BYTES = 64 << 20
+# What numpy.load raises for a damaged .npy or .npz.
+UNREADABLE = (
+    OSError,
+    EOFError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
 _LEFT_OVER = re.compile(
     r"\.(model\.ckpt-\d+\.\d+\..*"
-    r"|(model\.ckpt-\d+\.json|checkpoint|vocab\.txt|labels\.txt|[a-z_]+\.(json|tf_record(\.json)?)"
+    r"|(model\.ckpt-\d+\.json|checkpoint|vocab\.txt|labels\.txt|saved_model\.pb|[a-z_]+\.(json|tf_record(\.json)?)"
     r"|(eval|test)_results\w*\.(txt|json|tsv)|test_predictions\.txt|out_of_fold\.jsonl)"
     r"\.[a-z0-9_]{8})"
 )
@@ -131,6 +147,36 @@ def aside_folder(path):
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def locked(folder, flag):
+    """Makes the folder when it is absent, and keeps other processes from writing into it.
+
+    Args:
+      folder: str.
+      flag: str, the one that names it.
+
+    Raises:
+      UserError: another process has it, or it cannot be written.
+    """
+    try:
+        os.makedirs(folder, exist_ok=True)
+        lock = open(os.path.join(folder, ".lock"), "a", encoding="utf-8")  # noqa: SIM115 (below)
+    except OSError as error:
+        raise UserError(
+            f"--{flag}={folder}: cannot be written ({error.strerror}); choose another folder"
+        ) from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise UserError(
+                f"--{flag}={folder}: another process is writing there; wait for it, or choose "
+                "another folder"
+            ) from error
+        remove_left_overs(folder)
+        yield folder
 
 
 def remove_left_overs(folder):

@@ -113,7 +113,10 @@ def check(model):
 
 def _format(source):
     folder = source if os.path.isdir(source) else os.path.dirname(source)
-    return hub.format_of(folder or ".")
+    try:
+        return hub.format_of(folder or ".")
+    except UserError:  # A checkpoint whose bert_config.json lies elsewhere.
+        return None
 
 
 def _tokenizer(tokenizer):
@@ -141,7 +144,8 @@ def _pooling(model):
 def _rows(model):
     """Rows of ids of several lengths, the same for the same vocabulary."""
     random = np.random.default_rng(_SEED)
-    ids = np.array(sorted(set(model.tokenizer.vocab.values())))
+    # A blank line at a vocabulary's end is no token, and may have no row in the table.
+    ids = np.array(sorted({index for token, index in model.tokenizer.vocab.items() if token}))
     lengths = sorted({min(length, model.config.max_position_embeddings) for length in _LENGTHS})
     first, last = model.tokenizer.cls_id, model.tokenizer.sep_id
     return [[first, *random.choice(ids, length - 2), last] for length in lengths]

@@ -1,5 +1,6 @@
 """Pictures of an evaluation, by matplotlib (extra: plots)."""
 
+import collections
 import logging
 import os
 import warnings
@@ -38,19 +39,24 @@ class Plotter:
     def __init__(self, folder, labels, positive_label):
         require_folder(folder)
         self._folder, self._labels = folder, labels
+        self._drawn_of = collections.Counter()
         self._drawn = [positive_label] if len(labels) == 2 else labels
 
     def __call__(self, name, predictions, features):
         """Writes {name}_confusion_matrix.png, {name}_roc.png and {name}_precision_recall.png.
 
         Args:
-          name: str; of a path the file's name without its suffix counts.
+          name: str; of a path the file's name without its suffix counts, with _2 and so on where
+            it comes again.
           predictions: {"probabilities": float array [n, labels], "labels": int [n]}.
           features: {"label_ids": int array [n]}.
         """
         from sklearn import metrics
 
         name = os.path.splitext(os.path.basename(name))[0]
+        self._drawn_of[name] += 1
+        if self._drawn_of[name] > 1:  # a/dev.tsv and b/dev.tsv.
+            name = f"{name}_{self._drawn_of[name]}"
         truth, probabilities = features["label_ids"], predictions["probabilities"]
         with fonts():
             matrix = metrics.confusion_matrix(
@@ -87,6 +93,8 @@ class Plotter:
             if is_label.all() or not is_label.any():
                 continue  # Neither curve is defined.
             x, y, area = curve(is_label, probabilities[:, number])
+            # A legend leaves out what begins with "_".
+            label = f" {label}" if label.startswith("_") else label
             axes.plot(x, y, label=f"{label} ({area:.3f})")
         axes.set_xlabel(axes_names[0])
         axes.set_ylabel(axes_names[1])
@@ -122,13 +130,16 @@ def require_folder(folder):
 
 
 def fonts():
-    """A context in which figures are drawn with fonts that have Chinese, where there are any."""
+    """A context in which figures are drawn with fonts that have Chinese, where there are any, and
+    "$" is a character of texts.
+    """
     import matplotlib
     from matplotlib import font_manager
 
     installed = {font.name for font in font_manager.fontManager.ttflist}
     found = [font for font in _FONTS if font in installed]
-    return matplotlib.rc_context({"font.family": ["sans-serif", *found]})
+    settings = {"font.family": ["sans-serif", *found], "text.parse_math": False}
+    return matplotlib.rc_context(settings)
 
 
 def save(figure, path):

@@ -757,7 +757,7 @@ import test_estimator as toys
 class Slow(toys.batches.TrainingBatches):
     def step(self, step):
         print("step", step, flush=True)
-        time.sleep(0.3)
+        time.sleep(float(sys.argv[4]))
         return super().step(step)
 
 def slow(params):
@@ -780,10 +780,10 @@ def small_config():
     )
 
 
-def start_driver(folder, **arguments):
+def start_driver(folder, pause=0.3, **arguments):
     tests = pathlib.Path(__file__).resolve().parent
     return subprocess.Popen(
-        [sys.executable, "-c", DRIVER, str(tests.parent), str(tests), str(folder)],
+        [sys.executable, "-c", DRIVER, str(tests.parent), str(tests), str(folder), str(pause)],
         env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -820,15 +820,14 @@ def test_a_signal_saves_and_a_resumed_run_is_bit_equal(tmp_path, number, status)
 
 
 def test_a_second_signal_acts_at_once(tmp_path):
-    process = start_driver(tmp_path)
-    wait_for_step(process, 5)
+    process = start_driver(tmp_path, pause=60)
+    wait_for_step(process, 0)
     process.send_signal(signal.SIGTERM)
+    time.sleep(1)
+    assert process.poll() is None  # It waits for the end of the step.
     process.send_signal(signal.SIGTERM)
-    deadline = time.monotonic() + 30
-    while process.poll() is None and time.monotonic() < deadline:
-        process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=60)
-    assert process.returncode in (-signal.SIGTERM, 143)
+    process.communicate(timeout=30)
+    assert process.returncode == -signal.SIGTERM
 
 
 def test_an_ignored_interrupt_stays_ignored(tmp_path):

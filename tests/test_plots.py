@@ -30,6 +30,29 @@ def test_pictures(tmp_path, labels):
         assert min(pixels.shape[:2]) > 300 and len(np.unique(pixels)) > 10
 
 
+def test_files_of_one_name(tmp_path):
+    plot = plots.Plotter(str(tmp_path), ["no", "yes"], "yes")
+    for path in ("2024/jan.tsv", "2025/jan.tsv"):
+        plot(path, *scored(2))
+    names = [f"jan{number}_{name}.png" for number in ("", "_2") for name in PICTURES]
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
+
+
+def test_odd_names_of_classes(tmp_path, monkeypatch):
+    """ "$a_$" is no formula, and what begins with "_" has its place in the legend."""
+    shown = []
+    save = plots.save
+
+    def spy(figure, path):
+        legend = figure.axes[0].get_legend()
+        shown.extend(text.get_text() for text in legend.texts if legend) if legend else None
+        save(figure, path)
+
+    monkeypatch.setattr(plots, "save", spy)
+    plots.Plotter(str(tmp_path), ["$a_$", "_b", "c"], "c")("eval", *scored(3))
+    assert [text.split(" (")[0] for text in shown] == 2 * ["$a_$", " _b", "c"]
+
+
 def test_one_curve_for_two_labels_and_one_for_each_of_more(tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr(

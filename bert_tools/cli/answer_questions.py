@@ -69,8 +69,9 @@ def run(command):
         xla=command.xla,
     )
     names = (*answering.REMEMBERED, "n_best_size", "max_answer_length")
-    settings = {name: getattr(command, name) for name in names}
     model = shared_flags.load_model(command)
+    # Only now: a model may have fewer positions than the flag's default.
+    settings = {name: getattr(command, name) for name in names}
     reader = answering.QuestionAnswerer.of_model(
         model, command.bert or model.source, config, **settings
     )
@@ -171,6 +172,8 @@ def _check_question(question):
 def _context(path):
     """The text of --context_file, as it stands there: answers tell places in it."""
     if path == "-":
+        if sys.stdin is None:
+            raise UserError("--context_file=-: stdin is closed; pipe the text in")
         raw = sys.stdin.buffer.read()
     else:
         tables.require_file(path, "--context_file")

@@ -69,6 +69,7 @@ def run(command):
     try:
         import apache_beam as beam
         from apache_beam.options.pipeline_options import PipelineOptions
+        from apache_beam.runners import create_runner
     except ImportError as error:
         raise UserError(
             f"Apache Beam cannot be imported ({error}); install it: pip install -e '.[beam]'"
@@ -98,9 +99,20 @@ def run(command):
         prefix=command.prefix,
     )
     paths = pipelines.matching(command.input_file.split(","))
-    options = PipelineOptions(
-        [f"--runner={command.runner}", *shlex.split(command.beam_options)], save_main_session=False
-    )
+    try:
+        further = shlex.split(command.beam_options)
+    except ValueError as error:
+        raise UserError(
+            f"--beam_options={command.beam_options}: {error}; quote them as a shell wants it"
+        ) from error
+    options = PipelineOptions([f"--runner={command.runner}", *further], save_main_session=False)
+    try:
+        create_runner(command.runner)
+    except (ValueError, ImportError, AttributeError) as error:
+        raise UserError(
+            f"--runner={command.runner}: Beam has no such runner, or not what it needs ({error}); "
+            "correct the name"
+        ) from error
     try:
         with beam.Pipeline(options=options) as pipeline:
             pipelines.build(

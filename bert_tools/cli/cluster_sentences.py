@@ -72,7 +72,7 @@ def run(command):
             raise UserError(
                 "--summary_file=- and --output_file=-: there is one stdout; name a file for one"
             )
-        vector_sources.require_place(command, "summary_file", "input_file", "texts", "output_file")
+        shared_flags.require_place(command, "summary_file", "input_file", "texts", "output_file")
     if command.plot_dir:
         from bert_tools import plots
 

@@ -80,6 +80,9 @@ def run(command):
     model = shared_flags.load_model(command)
     if command.pooling == "all" and not model.has_pooler:
         poolings.remove("pooled")
+    graph = model.config.graph
+    if command.pooling == "all" and graph is not None and not graph.gives_layers:
+        poolings.remove("first_last_mean")
     hidden = model.config.hidden_size
     # All in one pass over the texts: joined vectors, taken apart again.
     encoder = Encoder(

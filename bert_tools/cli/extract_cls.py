@@ -33,7 +33,7 @@ import zipfile
 import tqdm
 
 from bert_tools import files
-from bert_tools.cli import app, shared_flags, task_data, vector_sources
+from bert_tools.cli import app, shared_flags, task_data
 from bert_tools.errors import UserError
 from bert_tools.inputs import examples, tables
 
@@ -127,8 +127,9 @@ class _Job:
 
     def __init__(self, command):
         self.command = command
+        self.name = "stdin" if command.input_file == "-" else command.input_file
         self.layers = shared_flags.layer_numbers(command)
-        vector_sources.require_place(command, "output_file", "input_file")
+        shared_flags.require_place(command, "output_file", "input_file")
         self.shard, self.shards = _shard(command.shard)
         self.output = command.output_file
         self.form = "jsonl" if self.output == "-" else _form(self.output)
@@ -141,7 +142,13 @@ class _Job:
             if command.input_format != "auto":
                 kind = command.input_format
             self.layout = self.layout._replace(kind=kind)
-        elif kind != "tsv" and command.input_format == "auto":
+        elif command.header or command.given("input_format"):
+            flag = "header" if command.header else "input_format"
+            raise UserError(
+                f"--{flag}: is of a table, and without --text_column each line is a text; give "
+                "that, or leave this out"
+            )
+        elif kind != "tsv":
             raise UserError(
                 f"--input_file={command.input_file}: a .{kind} file; name its --text_column"
             )
@@ -225,7 +232,7 @@ class _Job:
     def opened(self, path):
         """tables.opened, under the name that the user knows."""
         with tables.opened(path, "--input_file") as lines:
-            lines.name = "stdin" if self.command.input_file == "-" else self.command.input_file
+            lines.name = self.name
             yield lines
 
 
@@ -278,8 +285,8 @@ def _extract(job, path):
                 growing.append(vectors)
                 bar.update(len(window))
         if growing.done != rows:
-            raise UserError(f"{path}: was changed while it was read; run again")
-        shared_flags.warn_of_unknown(path, encoder.tokens, encoder.unknown)
+            raise UserError(f"{job.name}: was changed while it was read; run again")
+        shared_flags.warn_of_unknown(job.name, encoder.tokens, encoder.unknown)
         if job.fits:
             reducer = _fitted(growing, rows, job.command.dimensions)
             reducer.save(job.output + ".pca.npz")
@@ -332,7 +339,7 @@ def _checked(job, path):
             if wanted and job.form == "npz":
                 labels.append("" if isinstance(example, UserError) else example.label)
     if bad:
-        app.log.warning("%s: %d bad lines, the first in row %d", path, len(bad), bad[0] - 1)
+        app.log.warning("%s: %d bad lines, the first in row %d", job.name, len(bad), bad[0] - 1)
     return count, labels if wanted else None
 
 
@@ -404,6 +411,7 @@ def _record(number, example, vector):
 
 def _cells(labelled, _, example, vector):
     label = getattr(example, "label", "")  # A bad line has none, and yet all rows one width.
+    label = label and label.replace("\t", " ").replace("\n", " ")
     return _numbers(vector, "\t") + (f"\t{label}" if labelled else "")
 
 

@@ -40,6 +40,7 @@ def flags():
 def run(command):
     """The command; see the module's docstring."""
     command.require("input_file", "output_file")
+    shared_flags.require_place(command, "output_file", "input_file")
     layers = shared_flags.layer_numbers(command)
     with tables.opened(command.input_file, "--input_file") as lines:
         app.import_tensorflow()

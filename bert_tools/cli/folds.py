@@ -32,7 +32,7 @@ def run(command, task, source, data, meta, on_scored=None):
     path, examples = data["train"]
     fold_of = assign(examples, command.folds, command.seed)
     lines, results = [None] * len(examples), []
-    with phases.locked(command.output_dir):
+    with files.locked(command.output_dir, "output_dir"):
         for fold in range(command.folds):
             log.info("fold %d of %d", fold + 1, command.folds)
             held_out = np.flatnonzero(fold_of == fold).tolist()
@@ -58,8 +58,6 @@ def run(command, task, source, data, meta, on_scored=None):
                 command, task, source, parts, {}, meta=meta, output_dir=folder, on_scored=scored
             )
             results.append(session.run())
-        if None in lines:
-            return  # A further worker, which evaluates nothing.
         text = "".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines)
         files.write_text(os.path.join(command.output_dir, "out_of_fold.jsonl"), text)
         phases.write_results(command.output_dir, "", {**summary(results), "folds": results})

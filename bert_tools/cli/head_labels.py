@@ -45,7 +45,8 @@ def read(folder, kind):
 def of_start(command, kind):
     """As `read`, of the head that --init_checkpoint or --bert brings."""
     if command.init_checkpoint:
-        return read(os.path.dirname(command.init_checkpoint), kind)
+        path = command.init_checkpoint
+        return read(path if os.path.isdir(path) else os.path.dirname(path), kind)
     return read(handles.resolve(command.bert), kind) if command.bert else None
 
 

@@ -15,6 +15,12 @@ class NerSession(phases.Session):
     (path, list of Sentence)}.
     """
 
+    def _load_model(self):
+        model = super()._load_model()
+        # Only now: a model may have fewer positions than the flag's default.
+        self._task.max_seq_length = self._command.max_seq_length
+        return model
+
     def _data_meta(self):
         return {"word_column": self._command.word_column}
 

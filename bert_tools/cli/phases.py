@@ -3,8 +3,8 @@ scoring of further files.
 """
 
 import contextlib
-import fcntl
 import functools
+import glob
 import json
 import logging
 import math
@@ -24,7 +24,15 @@ from bert_tools.inputs import examples as inputs
 from bert_tools.model_fn import model_fn_builder
 
 log = logging.getLogger("bert_tools")
-_LOCK = ".lock"
+_OF_WEIGHTS = ("bert_model.ckpt.index", "*.safetensors", "variables")
+# What tells of a model of somebody's, where no bert_tools.json does.
+_OF_MODELS = (
+    models.GOOGLE_CONFIG,
+    models.HUGGINGFACE_CONFIG,
+    models.VOCABULARY,
+    models.TOKENIZER,
+    tf_hub.MODEL,
+)
 _APART = {"tag", huggingface.CHOICE}  # Their heads have the names of classifiers of texts.
 
 
@@ -123,7 +131,9 @@ class Session:
         """The folder that this process writes into, while `stack` is open."""
         # Further workers convert the data for themselves and leave no files behind.
         return stack.enter_context(
-            locked(self._output_dir) if self._chief else tempfile.TemporaryDirectory()
+            files.locked(self._output_dir, "output_dir")
+            if self._chief
+            else tempfile.TemporaryDirectory()
         )
 
     def _phases(self, name):
@@ -203,9 +213,13 @@ class Session:
         rows = map(self._task.row, self._estimator.predict(self._input_fn(phase)))
         name = f"test_results{phase.removeprefix('predict')}.tsv"
         files.write_text(self._path(name), "".join(f"{row}\n" for row in rows))
-        if self._task.label_list:
-            labels = "".join(f"{label}\n" for label in self._task.label_list)
+        if self._columns():
+            labels = "".join(f"{label}\n" for label in self._columns())
             files.write_text(self._path("labels.txt"), labels)
+
+    def _columns(self):
+        """What the columns of test_results.tsv are, where labels.txt is to say it."""
+        return self._task.label_list
 
     def _scored(self, name):
         return self._on_scored and functools.partial(self._on_scored, name)
@@ -260,15 +274,11 @@ class Session:
             return
         path = output_folder.config_file(folder)
         described = os.path.exists(os.path.join(folder, models.OUTPUT_DESCRIPTION))
-        if "train" in self._data and not described:
-            for name in (
-                models.GOOGLE_CONFIG,
-                models.HUGGINGFACE_CONFIG,
-                models.VOCABULARY,
-                models.TOKENIZER,
-                tf_hub.MODEL,
-            ):
-                if os.path.exists(os.path.join(folder, name)):
+        if "train" in self._data and not checkpoints.latest(folder):
+            # A training that was killed early leaves a description, convert_checkpoint weights too.
+            names = _OF_WEIGHTS if described else _OF_MODELS
+            for name in names:
+                if glob.glob(os.path.join(glob.escape(folder), name)):
                     raise UserError(
                         f"--output_dir={folder}: holds another model ({name}), which training "
                         "would overwrite; choose an empty folder"
@@ -445,29 +455,6 @@ class Session:
         return os.path.join(self._folder, name)
 
 
-@contextlib.contextmanager
-def locked(folder):
-    """Makes the folder when it is absent, and keeps other processes from writing into it."""
-    path = os.path.join(folder, _LOCK)
-    try:
-        os.makedirs(folder, exist_ok=True)
-        lock = open(path, "a", encoding="utf-8")  # noqa: SIM115 (closed below)
-    except OSError as error:
-        raise UserError(
-            f"--output_dir={folder}: cannot be written ({error.strerror}); choose another folder"
-        ) from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            raise UserError(
-                f"--output_dir={folder}: another process is writing there; wait for it, or choose "
-                "another folder"
-            ) from error
-        files.remove_left_overs(folder)
-        yield folder
-
-
 def write_results(folder, suffix, result):
     """Writes eval_results{suffix}.txt and .json, and tells what stands there on stderr."""
     result = dict(sorted(result.items()))
@@ -496,4 +483,6 @@ def _without_nan(value):
     """JSON has no NaN (a correlation with a constant)."""
     if isinstance(value, dict):
         return {name: _without_nan(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(inner) for inner in value]
     return None if isinstance(value, float) and math.isnan(value) else value

@@ -354,6 +354,10 @@ def _require_folds(command):
             f"{flag}: leaves several models, and other files are for one; leave --do_predict, "
             "--predict_file and --eval_file out"
         )
+    if command.strategy == "multi_worker":
+        raise UserError(
+            f"{flag}: one machine trains one model after another; leave --strategy=multi_worker out"
+        )
     if command.best_metric:
         raise UserError(
             f"{flag}: --best_metric would choose by what is measured; leave one of them out"

@@ -83,7 +83,7 @@ def run(command):
     app.import_tensorflow()
     from bert_tools.cli import ner_phases
 
-    task = Tagging(labels, command.max_seq_length)
+    task = Tagging(labels)
     ner_phases.NerSession(command, task, None, data, stored).run()
 
 

@@ -246,7 +246,7 @@ def _texts(queries, number, hit):
 def _prompted(windows):
     """The windows, and a prompt before each at a terminal."""
     while True:
-        if sys.stdin.isatty():
+        if sys.stdin is not None and sys.stdin.isatty():
             print("query: ", end="", file=sys.stderr, flush=True)
         window = next(windows, None)
         if window is None:

@@ -3,7 +3,9 @@ first.
 """
 
 import logging
+import os
 
+from bert_tools import files
 from bert_tools.errors import UserError
 
 log = logging.getLogger("bert_tools")
@@ -256,8 +258,6 @@ def load_model(command, fallback_dir=None):
     Raises:
       UserError: no model is named, or it cannot be loaded.
     """
-    import os
-
     handle = command.bert
     if not handle and not command.bert_config_file:
         described = fallback_dir and os.path.exists(os.path.join(fallback_dir, "bert_tools.json"))
@@ -303,6 +303,33 @@ def _load_parts(command, handle, **options):
         command.do_lower_case if command.given("do_lower_case") or not handle else None,
         **options,
     )
+
+
+def require_place(command, flag, *others):
+    """Before any work: that the file which a flag names can lie there.
+
+    Args:
+      others: str, flags of other files, none of which may be the same.
+
+    Raises:
+      UserError: it cannot, or would take the place of another one.
+    """
+    path = getattr(command, flag)
+    folder = os.path.dirname(path)
+    if os.path.isdir(path) or (folder and not os.path.isdir(folder)):
+        raise UserError(f"--{flag}={path}: cannot be written there; name a file in a folder")
+    files.require_own_name(path)
+    for other in others:
+        name = getattr(command, other)
+        if not name or "-" in (path, name):
+            continue
+        # A device (/dev/null) is not replaced.
+        place = os.path.realpath(path)
+        if place == os.path.realpath(name) and (os.path.isfile(place) or not os.path.exists(place)):
+            raise UserError(
+                f"--{flag}={path}: is --{other} too, which it would take the place of; name "
+                "another file"
+            )
 
 
 def number_range(command, name):

@@ -70,7 +70,7 @@ def load(command, asked, stored):
             found = classify.labels_of(examples, path)
             task.label_list = head_labels.adopted(command, task.name, known, found) or found
     if "eval" in asked:
-        data["eval"] = _dev_set(command, source, task, objective)
+        data |= _dev_set(command, source, task, objective)
     if "predict" in asked:
         data |= task_data.load(command, source, ["predict"], None)
         _require_pairs(*data["predict"], "--do_predict")
@@ -244,11 +244,12 @@ def _trainable(command, objective, path, examples):
 
 
 def _dev_set(command, source, task, objective):
-    """(path, examples) of the dev set, which may be of another kind than the training set."""
-    limit = command.max_eval_examples or None
+    """{"eval": (path, examples)} of the dev set, which may be of another kind than the training
+    set; "eval_mm" of a second one.
+    """
     if not (command.dev_task_name or command.dev_data_dir):
         parse = scored_parser(source, task, objective)
-        path, examples = task_data.load(command, source, ["eval"], parse)["eval"]
+        found = task_data.load(command, source, ["eval"], parse)
     else:
         folder = command.dev_data_dir or command.data_dir
         if command.dev_task_name:
@@ -267,8 +268,10 @@ def _dev_set(command, source, task, objective):
             flag = "dev_data_dir" if command.dev_data_dir else "data_dir"
             raise UserError(f"--{flag}={folder}: no such folder; check the path")
         path, examples = source.load(folder, "dev", parse, command.on_bad_line)
-    _require_pairs(path, examples, "--do_eval")
-    return path, examples[:limit]
+        found = {"eval": (path, examples[: command.max_eval_examples or None])}
+    for path, examples in found.values():
+        _require_pairs(path, examples, "--do_eval")
+    return found
 
 
 def scored_parser(source, task, objective):

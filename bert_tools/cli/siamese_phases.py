@@ -1,12 +1,15 @@
 """The phases of run_siamese: over texts that go through the encoder one by one."""
 
 import dataclasses
+import os
 
 import numpy as np
 
+from bert_tools import inspection
 from bert_tools.cli import phases, siamese_data
 from bert_tools.cli.app import log
 from bert_tools.errors import UserError
+from bert_tools.hub import handles
 from bert_tools.inputs import examples as inputs
 from bert_tools.inputs import text_features, tfrecord
 from bert_tools.inputs.data_sets import OwnReader
@@ -73,15 +76,19 @@ class SiameseSession(phases.Session):
 
     def _further_record_flags(self, phase):
         flags = {"texts_numbered": self._copies(phase)}
-        if phase == "train" or self._taught(phase):
-            flags |= {"teacher": self._command.teacher}
+        if self._command.teacher and (phase == "train" or self._taught(phase)):
+            flags |= {"teacher": _state(self._command.teacher), **self._task.description()}
         if phase == "train" and self._command.hard_negatives:
             flags |= {
                 "hard_negatives": self._command.hard_negatives,
-                "model": self._model.source,
+                "model": inspection.checksum(self._model.weights),
                 **self._task.description(),
             }
         return flags
+
+    def _columns(self):
+        """A column of test_results.tsv is a cosine, whatever was learnt."""
+        return None
 
     def _copies(self, phase):
         """A text is compared with itself in training alone."""
@@ -156,6 +163,14 @@ class SiameseSession(phases.Session):
         return first
 
 
+def _state(handle):
+    """What a teacher's values depend on: its files, each with size and time."""
+    folder = handles.resolve(handle)
+    found = [folder, *(os.path.join(folder, name) for name in sorted(os.listdir(folder)))]
+    stats = [(path, os.stat(path)) for path in found if os.path.isfile(path)]
+    return [[path, stat.st_size, stat.st_mtime_ns] for path, stat in stats]
+
+
 def first_layers(model, count):
     """A Model of the encoder's first layers.
 
@@ -164,9 +179,14 @@ def first_layers(model, count):
       count: int.
 
     Raises:
-      UserError: it has fewer.
+      UserError: it has fewer, or cannot be taken apart.
     """
     config = model.config
+    if config.graph is not None:
+        raise UserError(
+            f"--num_hidden_layers={count}: this SavedModel is run whole, as its own graph; leave "
+            "it out"
+        )
     if count > config.num_hidden_layers:
         raise UserError(
             f"--num_hidden_layers={count}: the model has {config.num_hidden_layers}; give at most "

@@ -7,6 +7,7 @@ import math
 import os
 
 from bert_tools import files
+from bert_tools.cli import shared_flags
 from bert_tools.errors import UserError
 from bert_tools.inputs import examples, tables
 from bert_tools.inputs.data_sets import OwnFiles, OwnReader
@@ -109,11 +110,7 @@ def phases(command, required=("task_name", "data_dir", "output_dir")):
     if command.predict_file:
         if command.predict_file != "-":
             tables.require_file(command.predict_file, "--predict_file")
-        if os.path.isdir(command.predict_output):
-            raise UserError(f"--predict_output={command.predict_output}: is a folder; name a file")
-        folder = os.path.dirname(command.predict_output)
-        if folder and not os.path.isdir(folder):
-            raise UserError(f"--predict_output={command.predict_output}: no such folder; make it")
+        shared_flags.require_place(command, "predict_output", "predict_file")
     if command.do_train and (command.eval_steps or command.best_metric) and "eval" not in asked:
         asked.insert(1, "eval")
     return asked

@@ -8,7 +8,6 @@ import json
 import os
 import time
 import typing
-import zipfile
 
 from bert_tools import files
 from bert_tools.cli import app, shared_flags
@@ -86,39 +85,12 @@ def define_vector_flags(command, similarity=True):
 
 def form_of(command, *others):
     """ "tsv" or "jsonl", as --output_format or the name of --output_file says; others: as of
-    require_place.
+    shared_flags.require_place.
     """
-    require_place(command, "output_file", *others)
+    shared_flags.require_place(command, "output_file", *others)
     if command.output_format != "auto":
         return command.output_format
     return "jsonl" if command.output_file.endswith((".jsonl", ".json")) else "tsv"
-
-
-def require_place(command, flag, *others):
-    """Before any work: that the file which a flag names can lie there.
-
-    Args:
-      others: str, flags of other files, none of which may be the same.
-
-    Raises:
-      UserError: it cannot, or would take the place of another one.
-    """
-    path = getattr(command, flag)
-    folder = os.path.dirname(path)
-    if os.path.isdir(path) or (folder and not os.path.isdir(folder)):
-        raise UserError(f"--{flag}={path}: cannot be written there; name a file in a folder")
-    files.require_own_name(path)
-    for other in others:
-        name = getattr(command, other)
-        if not name or "-" in (path, name):
-            continue
-        # A device (/dev/null) is not replaced.
-        place = os.path.realpath(path)
-        if place == os.path.realpath(name) and (os.path.isfile(place) or not os.path.exists(place)):
-            raise UserError(
-                f"--{flag}={path}: is --{other} too, which it would take the place of; name "
-                "another file"
-            )
 
 
 def row(form, record):
@@ -332,7 +304,7 @@ def _holds_vectors(lines):
         return False
     try:
         found = json.loads(first[1])
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return isinstance(found, dict) and ("vector" in found or "error" in found)
 
@@ -415,7 +387,7 @@ def _matrix(command, path, flag, texts, texts_flag, column):
             with found:
                 ids = found.get("ids")
                 found = found["vectors"]
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+    except files.UNREADABLE as error:
         reason = str(error).partition("\n")[0]
         raise UserError(
             f"--{flag}={path}: holds no matrix of vectors ({reason}); give one that extract_cls "

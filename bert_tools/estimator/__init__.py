@@ -6,6 +6,7 @@ examples and its dropout are functions of (seed, step), and a checkpoint holds e
 """
 
 import concurrent.futures
+import dataclasses
 import logging
 import math
 import os
@@ -44,6 +45,8 @@ class Estimator:
 
     def __init__(self, model_fn, config, params=None):
         self._model_fn = model_fn
+        if config.batching == "pack" and not getattr(model_fn, "packs", True):
+            config = dataclasses.replace(config, batching="bucket")
         self._config = config
         self._params = dict(params or {})
         self._strategy = config.strategy or make_strategy()
@@ -249,9 +252,8 @@ class Estimator:
 
     def _input_params(self, seed):
         config = self._config
-        packs = config.batching != "pack" or getattr(self._model_fn, "packs", True)
         return {
-            "batching": config.batching if packs else "bucket",
+            "batching": config.batching,
             "seed": seed,
             # For the data, a part that is computed later is the same as another device.
             "num_replicas": self._strategy.num_replicas_in_sync
@@ -293,7 +295,7 @@ class Estimator:
         Returns:
           dict: the model_fn's metrics, the task's (computed once over all predictions; a table
           among them is a list or dict), loss (the mean of the batches' mean losses, in batches of
-          params["batch_size"] in file order, as tf.estimator), global_step.
+          batch_size in file order, as tf.estimator), global_step.
         """
         self.load_for_scoring()
         return self._evaluate(input_fn, steps, batch_size, on_scored)

@@ -3,6 +3,7 @@ address, complete or absent.
 """
 
 import contextlib
+import hashlib
 import logging
 import os
 import shutil
@@ -13,6 +14,7 @@ from bert_tools.errors import UserError
 
 log = logging.getLogger("bert_tools")
 _MARKER = ".complete.json"
+_LONGEST_NAME = 200
 
 
 class Unavailable(Exception):
@@ -53,14 +55,14 @@ def folder_of(address, fetch, elsewhere, needed):
     """
     folder = os.path.join(cache_folder(), _entry(address))
     try:
-        if _is_whole(folder):
+        if _is_whole(folder, address):
             return folder
         found = elsewhere()
         if found:
             return found
         os.makedirs(cache_folder(), exist_ok=True)
         with locked(f"{folder}.lock"):
-            if not _is_whole(folder):  # Another process may have been faster.
+            if not _is_whole(folder, address):  # Another process may have been faster.
                 _fill(address, folder, fetch)
     except Unavailable as error:
         raise UserError(
@@ -87,16 +89,24 @@ def locked(path):
 
 def _entry(address):
     """The name of an address's folder: hf://org/name@main -> hf--org--name%40main."""
-    return urllib.parse.quote(address.replace("://", "--").replace("/", "--"), safe="")
+    name = urllib.parse.quote(address.replace("://", "--").replace("/", "--"), safe="")
+    if len(name) <= _LONGEST_NAME:
+        return name
+    # A signed address, longer than a name of a file may be.
+    return f"{name[:_LONGEST_NAME]}-{hashlib.sha256(address.encode()).hexdigest()[:16]}"
 
 
-def _is_whole(folder):
-    """Whether all that was fetched is still there, or something was brought by hand."""
+def _is_whole(folder, address):
+    """Whether all that was fetched from there is still there, or something was brought by hand."""
     if not os.path.exists(os.path.join(folder, _MARKER)):
         return os.path.isdir(folder) and bool(os.listdir(folder))
     try:
-        sizes = files.read_json(os.path.join(folder, _MARKER))["sizes"]
-        return all(os.path.getsize(os.path.join(folder, n)) == size for n, size in sizes.items())
+        marker = files.read_json(os.path.join(folder, _MARKER))
+        sizes = marker["sizes"]
+        # Two addresses may have one name: a/b and a--b.
+        return marker["address"] == address and all(
+            os.path.getsize(os.path.join(folder, n)) == size for n, size in sizes.items()
+        )
     except (UserError, OSError, KeyError, AttributeError):
         return False
 

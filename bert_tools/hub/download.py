@@ -3,7 +3,9 @@ suspicion.
 """
 
 import base64
+import bz2
 import contextlib
+import gzip
 import hashlib
 import http.client
 import json
@@ -24,6 +26,7 @@ _CHUNK = 1 << 20
 _JSON_BYTES = 1 << 20  # An answer of an API.
 # Weights hardly shrink: what grows more than this was made to fill the disk.
 _GROWTH, _ALLOWANCE = 20, 64 << 20
+_MEMBERS = 10_000  # Of an archive.
 # Pickles, programs, and other frameworks' weights: nothing here reads them.
 _LEFT_OUT = (".bin", ".pt", ".pth", ".pkl", ".py", ".pyc", ".so", ".h5", ".msgpack", ".onnx")
 # zipfile raises a RuntimeError for what is encrypted, and a kind of it for unknown compressions.
@@ -32,6 +35,8 @@ _DAMAGED = (
     zipfile.BadZipFile,
     RuntimeError,
     EOFError,
+    UnicodeDecodeError,
+    gzip.BadGzipFile,
     zlib.error,
     lzma.LZMAError,
 )
@@ -139,15 +144,17 @@ def unpack(path, folder, source):
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
-                for member in archive.infolist():
+                for count, member in enumerate(archive.infolist()):
+                    _require_few(count, source)
                     # The upper half holds the Unix mode: 0o12 is a link.
                     odd = member.external_attr >> 28 == 0o12
                     if target := _target(member.filename, folder, source, member.is_dir(), odd):
                         with archive.open(member) as reader:
                             allowance = _write(reader, target, allowance, source)
         else:
-            with tarfile.open(path) as archive:
-                for member in archive:
+            with _tar(path) as archive:
+                for count, member in enumerate(archive):
+                    _require_few(count, source)
                     odd = not (member.isreg() or member.isdir())
                     if target := _target(member.name, folder, source, member.isdir(), odd):
                         allowance = _write(archive.extractfile(member), target, allowance, source)
@@ -156,6 +163,9 @@ def unpack(path, folder, source):
                 archive.fileobj.seek(archive.offset)
                 if archive.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
                     raise tarfile.ReadError("cut short")
+                # Behind the padding stands the sum that a gzip file is checked against.
+                while chunk := archive.fileobj.read(_CHUNK):
+                    allowance = _less(allowance, len(chunk), source)
     except _DAMAGED as error:
         reason = str(error).partition("\n")[0] or "cut short"
         raise Unavailable(f"{source} is no readable archive: {reason}") from error
@@ -183,11 +193,44 @@ def _write(reader, target, allowance, source):
     os.makedirs(os.path.dirname(target), exist_ok=True)
     with open(target, "wb") as writer:
         while chunk := reader.read(_CHUNK):
-            allowance -= len(chunk)
-            if allowance < 0:
-                raise UserError(
-                    f"{source}: the archive holds more than {_GROWTH} times its own size; do not "
-                    "use it"
-                )
+            allowance = _less(allowance, len(chunk), source)
             writer.write(chunk)
     return allowance
+
+
+def _less(allowance, size, source):
+    if size > allowance:
+        raise UserError(
+            f"{source}: the archive holds more than {_GROWTH} times its own size; do not use it"
+        )
+    return allowance - size
+
+
+def _require_few(count, source):
+    if count >= _MEMBERS:
+        raise UserError(f"{source}: the archive holds over {_MEMBERS} files; do not use it")
+
+
+@contextlib.contextmanager
+def _tar(path):
+    """The open TarFile of an archive, compressed or not."""
+    with open(path, "rb") as reader:
+        begin = reader.read(6)
+    openers = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
+    opener = next((opener for magic, opener in openers.items() if begin.startswith(magic)), open)
+    with opener(path, "rb") as reader, tarfile.open(fileobj=_Bounded(reader), mode="r:") as archive:
+        yield archive
+
+
+class _Bounded:
+    """A file whose reads are bounded: a member's extended header is read in one, however long it
+    says that it is.
+    """
+
+    def __init__(self, reader):
+        self.seek, self.tell, self._reader = reader.seek, reader.tell, reader
+
+    def read(self, size=-1):
+        if not 0 <= size <= 4 * _CHUNK:
+            raise tarfile.ReadError(f"a header of {size} bytes")
+        return self._reader.read(size)

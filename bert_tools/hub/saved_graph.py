@@ -120,11 +120,13 @@ class SavedGraph:
         Returns:
           {name of `shapes`: array}; what is not in the checkpoint is left out.
         """
+        objects = self._objects.nodes
         there = {0: 0}  # Both graphs have the same names of children, and each its own numbers.
         for here in (waiting := [0]):
             ids = {child.local_name: child.node_id for child in nodes[there[here]].children}
-            for child in self._objects.nodes[here].children:
-                if child.local_name in ids and child.node_id not in there:
+            for child in objects[here].children:
+                known = child.local_name in ids and child.node_id not in there
+                if known and child.node_id < len(objects) and ids[child.local_name] < len(nodes):
                     there[child.node_id] = ids[child.local_name]
                     waiting.append(child.node_id)
         return {

@@ -420,7 +420,13 @@ def _vocabulary(folder):
         names = [name for name in sorted(os.listdir(parent)) if "preprocess" in name]
         found = [path for name in names if _asset(path := os.path.join(parent, name))]
         if len(found) == 1:
-            return _asset(found[0]), found[0]
+            vocabulary = _asset(found[0])
+            for path in (vocabulary, os.path.join(found[0], MODEL)):
+                if not os.path.isfile(path) or not models.is_inside(path, parent):
+                    raise UserError(
+                        f"{path}: is no file, or a link out of {parent}; put the file itself there"
+                    )
+            return vocabulary, found[0]
         if found:
             raise UserError(
                 f"{folder}: has no vocabulary, and there are several preprocessors "
@@ -452,8 +458,9 @@ def _lower_case(saved, stored, objects, preprocessor):
         signature = meta_graph.signature_def.get("tokenization_info")
         name = signature and signature.outputs["do_lower_case"].name.partition(":")[0]
         for node in meta_graph.graph_def.node:
-            if name and node.name == name and node.op == "Const":
-                return bool(tf.make_ndarray(node.attr["value"].tensor))
+            value = node.attr["value"].tensor
+            if name and node.name == name and node.op == "Const" and not value.tensor_shape.dim:
+                return bool(tf.make_ndarray(value))
     for node in objects:
         for child in node.children:
             if child.local_name == "do_lower_case" and child.node_id < len(objects):

@@ -6,8 +6,6 @@ import numpy as np
 
 from bert_tools.errors import UserError
 
-LONG_TEXT = ("truncate", "windows")
-
 
 class LabelSet(list):
     """Labels of which an example may have any number: its label is a tuple of them."""

@@ -2,8 +2,9 @@
 faiss (extra: search).
 
 A folder holds index.json, which names the other files: the graph with the vectors in it, and the
-texts. Searching maps them into memory. What is added goes into new files, and index.json is
-replaced last: whoever reads meanwhile sees the one or the other.
+texts. Searching maps them into memory. What is added goes into new files, index.json is replaced
+then, and the old files go: whoever reads meanwhile has the one or the other. One process writes at
+a time.
 """
 
 import contextlib
@@ -150,16 +151,24 @@ class Index:
     """
 
     def __init__(self, folder):
-        faiss = require_library("index")
         found = _described(folder)
+        try:
+            self._open(folder, found)
+        except UserError:
+            again = _described(folder)
+            if again == found:
+                raise
+            self._open(folder, again)  # It has grown meanwhile.
+
+    def _open(self, folder, found):
+        faiss = require_library("index")
         self.width = found["width"]
         self.texts = StoredTexts(*(os.path.join(folder, found[n]) for n in ("texts", "offsets")))
         with _readable(folder):
             self._graph = faiss.read_index(
                 os.path.join(folder, found["graph"]), faiss.IO_FLAG_MMAP_IFC
             )
-        if not self._graph.ntotal == len(self.texts) == found["count"]:
-            raise UserError(f"{folder}: its files do not fit each other; build it again")
+        _require_whole(folder, self._graph, self.texts, found)
 
     def __len__(self):
         return self._graph.ntotal
@@ -205,15 +214,24 @@ def build(folder, vectors, texts, add=False):
       UserError: there is one, or none to add to, or it is of another width, or it cannot be
         written.
     """
+    require_library("index")
+    check_target(folder, add, vectors.shape[1])
+    with files.locked(folder, "index"):
+        # Another process may have been faster.
+        _build(folder, vectors, texts, check_target(folder, add, vectors.shape[1]))
+
+
+def _build(folder, vectors, texts, old):
+    """As `build`; old: dict of `check_target`, or None."""
     faiss = require_library("index")
-    old = check_target(folder, add, vectors.shape[1])
-    with _readable(folder):
-        if add:
+    if old:
+        before = StoredTexts(*(os.path.join(folder, old[n]) for n in ("texts", "offsets")))
+        with _readable(folder):
             graph = faiss.read_index(os.path.join(folder, old["graph"]))
-            extend(graph, vectors)
-        else:
-            os.makedirs(folder, exist_ok=True)
-            graph = graph_of(vectors, "index")
+        _require_whole(folder, graph, before, old)
+        extend(graph, vectors)
+    else:
+        graph = graph_of(vectors, "index")
     count = graph.ntotal
     # Named by the number of vectors, so that adding leaves the files that are being read alone.
     new = {
@@ -231,8 +249,7 @@ def build(folder, vectors, texts, add=False):
             raise UserError(f"{paths['graph']}: cannot be written; free space") from error
     offsets = [0]
     with files.aside(paths["texts"]) as temporary, open(temporary, "wb") as writer:
-        if add:
-            before = StoredTexts(*(os.path.join(folder, old[n]) for n in ("texts", "offsets")))
+        if old:
             shifted = ((i + len(before) if isinstance(i, int) else i, text) for i, text in texts)
             texts = itertools.chain((before[place] for place in range(len(before))), shifted)
         for identity, text in texts:
@@ -242,7 +259,7 @@ def build(folder, vectors, texts, add=False):
     with files.aside(paths["offsets"]) as temporary, open(temporary, "wb") as writer:
         np.save(writer, np.array(offsets, np.int64))
     files.write_json(os.path.join(folder, _DESCRIPTION), new)
-    for name in ("graph", "texts", "offsets") if add else ():
+    for name in ("graph", "texts", "offsets") if old else ():
         if old[name] != new[name]:
             os.unlink(os.path.join(folder, old[name]))
 
@@ -258,9 +275,12 @@ def check_target(folder, add, width=None):
         raise UserError(
             f"--index={folder}: there is one; give --add=true to add to it, or name another folder"
         )
-    if not add and os.path.exists(folder) and not os.path.isdir(folder):
-        raise UserError(f"--index={folder}: is a file; name a folder")
     if not add:
+        above = os.path.realpath(folder)
+        while not os.path.lexists(above):
+            above = os.path.dirname(above)
+        if not (os.path.isdir(above) and os.access(above, os.W_OK)):
+            raise UserError(f"--index={folder}: cannot be made in {above}; name another folder")
         return None
     old = _described(folder)
     if width not in (None, old["width"]):
@@ -282,7 +302,14 @@ def _described(folder):
     for name, kind in names.items():
         if not isinstance(found.get(name), kind):
             raise UserError(f"{path}: {name} is {found.get(name)!r}; build the index again")
+        if kind is str and os.path.basename(found[name]) != found[name]:
+            raise UserError(f"{path}: {name} is {found[name]!r}, no file of its folder; restore it")
     return found
+
+
+def _require_whole(folder, graph, texts, described):
+    if not graph.ntotal == len(texts) == described["count"]:
+        raise UserError(f"{folder}: its files do not fit each other; build it again")
 
 
 @contextlib.contextmanager

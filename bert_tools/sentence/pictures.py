@@ -61,8 +61,7 @@ def map_figure(points, labels, texts, words):
         _write_texts(axes, points, texts)
     axes.set_xticks([])
     axes.set_yticks([])
-    for text in figure.legend(loc="outside right upper", fontsize="small", frameon=False).texts:
-        text.set_parse_math(False)  # "$" is a character of texts.
+    figure.legend(loc="outside right upper", fontsize="small", frameon=False)
     return figure
 
 
@@ -80,7 +79,7 @@ def _write_texts(axes, points, texts):
         for place in side[np.argsort(points[side, 1], kind="stable")]:
             height = max(height + line, points[place, 1])
             text = texts[place]
-            note = axes.annotate(
+            axes.annotate(
                 text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "...",
                 points[place],
                 (high[0] + 0.08 * span[0] if right else low[0] - 0.08 * span[0], height),
@@ -94,7 +93,6 @@ def _write_texts(axes, points, texts):
                     "relpos": (1 - right, 0.5),
                 },
             )
-            note.set_parse_math(False)
         top = max(top, height)
     # Room for them: 48 characters are a good third of the figure.
     axes.set_xlim(low[0] - 1.3 * span[0], high[0] + 1.3 * span[0])

@@ -14,7 +14,7 @@ import uuid
 
 import apache_beam as beam
 import numpy as np
-from apache_beam.io.filesystem import CompressionTypes
+from apache_beam.io.filesystem import BeamIOError, CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 from apache_beam.utils import shared
 
@@ -43,10 +43,14 @@ def matching(patterns):
     """The sorted names of the files that patterns match, on any file system that Beam knows.
 
     Raises:
-      UserError: a pattern matches nothing.
+      UserError: a pattern matches nothing, or is of a file system that Beam does not have here.
     """
     found = set()
-    for pattern, match in zip(patterns, FileSystems.match(patterns), strict=True):
+    try:
+        matches = FileSystems.match(patterns)
+    except (ValueError, BeamIOError) as error:
+        raise UserError(f"--input_file={','.join(patterns)}: {error}; correct the name") from error
+    for pattern, match in zip(patterns, matches, strict=True):
         if not match.metadata_list:
             raise UserError(f"{pattern}: no such file; check --input_file")
         found.update(file.path for file in match.metadata_list)

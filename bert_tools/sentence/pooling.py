@@ -58,6 +58,7 @@ def recipe(model):
     Raises:
       UserError: the folder asks for what is not computed here; names the file.
     """
+    described = os.path.join(model.source, models.OUTPUT_DESCRIPTION)
     if "pooling" in model.meta:
         pooling = model.meta["pooling"]
         poolings = pooling if isinstance(pooling, list) else [pooling]
@@ -67,22 +68,34 @@ def recipe(model):
                 f"{', '.join(POOLINGS)}; correct it or give --pooling"
             )
         dense = model.meta.get("dense")
-        if dense is not None and (dense not in DENSE_ACTIVATIONS or DENSE[0] not in model.weights):
+        if dense is not None and (
+            dense not in list(DENSE_ACTIVATIONS) or DENSE[0] not in model.weights
+        ):
             raise UserError(
                 f"{model.source}: bert_tools.json says dense {dense!r}, expected one of "
                 f"{', '.join(DENSE_ACTIVATIONS)}, and the layer's weights beside the encoder's; "
                 "restore the folder"
             )
-        return Recipe(
-            tuple(poolings),
-            bool(model.meta.get("normalize", False)),
-            model.meta.get("max_seq_length"),
-            dense,
-        )
+        normalize = model.meta.get("normalize", False)
+        if not isinstance(normalize, bool):
+            raise UserError(
+                f"{described}: normalize is {normalize!r}, expected true or false; correct it"
+            )
+        return Recipe(tuple(poolings), normalize, _width(model.meta, described), dense)
     path = os.path.join(model.source, "modules.json")
     if not os.path.exists(path):
-        return Recipe(("mean",), False, model.meta.get("max_seq_length"))
+        return Recipe(("mean",), False, _width(model.meta, described))
     return _of_modules(model.source, path)
+
+
+def _width(meta, path):
+    """max_seq_length as a description says it, or None where it says nothing."""
+    width = meta.get("max_seq_length")
+    if width is not None and (type(width) is not int or width < 3):
+        raise UserError(
+            f"{path}: max_seq_length is {width!r}, expected a number from 3; restore the file"
+        )
+    return width
 
 
 def _of_modules(folder, path):
@@ -110,8 +123,8 @@ def _of_modules(folder, path):
         raise UserError(f"{path}: names no Pooling module; give --pooling")
     # Casing is the tokenizer's matter: this file's do_lower_case says the opposite for minilm.
     described = os.path.join(folder, "sentence_bert_config.json")
-    width = files.read_json(described).get("max_seq_length") if os.path.exists(described) else None
-    return Recipe(poolings, normalize, width, dense)
+    meta = files.read_json(described) if os.path.exists(described) else {}
+    return Recipe(poolings, normalize, _width(meta, described), dense)
 
 
 def _read_list(path):
@@ -131,13 +144,13 @@ def _of_pooling(path):
     config = files.read_json(path)
     if "pooling_mode" in config:  # The short form, which joins several in the order given.
         asked = config["pooling_mode"]
-        asked = [asked] if isinstance(asked, str) else list(asked)
+        asked = asked if isinstance(asked, list) else [asked]
         known = {name: name for name in _MODES.values()}
     else:
         names = dict.fromkeys([*_MODES, *config])  # In the order in which it joins several.
         asked = [name for name in names if name.startswith("pooling_mode_") and config.get(name)]
         known = _MODES
-    unknown = [name for name in asked if name not in known]
+    unknown = [name for name in asked if name not in list(known)]
     if unknown or not asked:
         raise UserError(
             f"{path}: asks for {unknown[0] if unknown else 'no pooling'}, which is not computed "
@@ -151,7 +164,7 @@ def _of_dense(path):
     activation = config.get("activation_function")
     names = {theirs: name for name, theirs in DENSE_ACTIVATIONS.items()}
     # Further versions say what goes in and comes out: the text's vector is the only one here.
-    if activation not in names:
+    if activation not in list(names):
         raise UserError(
             f"{path}: has the activation {activation!r}, computed here are {', '.join(names)}; "
             "give --pooling for the vectors without it"

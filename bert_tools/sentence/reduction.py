@@ -5,8 +5,6 @@ A fitted Pca is kept as .npz, so that what comes later (queries, say) is reduced
     reduced = pca(vectors)
 """
 
-import zipfile
-
 import numpy as np
 
 from bert_tools import files
@@ -14,15 +12,6 @@ from bert_tools.errors import UserError
 
 # Vectors that a Pca is fitted on: evenly spaced among all.
 FITTED_ON = 50_000
-_UNREADABLE = (
-    OSError,
-    EOFError,
-    ValueError,
-    KeyError,
-    TypeError,
-    AttributeError,
-    zipfile.BadZipFile,
-)
 
 
 class Truncation:
@@ -99,7 +88,7 @@ class Pca:
             with np.load(path, allow_pickle=False) as found:
                 mean, components = found["mean"], found["components"]
                 explained = float(found["explained"])
-        except _UNREADABLE as error:
+        except files.UNREADABLE as error:
             raise UserError(
                 f"{path}: cannot be read as a PCA ({error}); give the .pca.npz that "
                 "--dimensions left"

@@ -75,7 +75,7 @@ class Growing:
     def become(self, path):
         """Gives the whole matrix its final name, as an .npy."""
         with _explained(path):
-            os.replace(self.part, path)
+            os.replace(self.part, os.path.realpath(path))  # A link stays one.
         os.unlink(self._state)
 
     def remove(self):
@@ -91,6 +91,10 @@ class Growing:
                 f"{self.part}: another process is writing it; wait for it or choose another "
                 "--output_file"
             ) from error
+        if not os.path.exists(self.part) or not os.path.samestat(
+            os.stat(self.part), os.fstat(self._file.fileno())
+        ):  # It was finished between opening and locking, and has its final name now.
+            raise UserError(f"{self.part}: another process has just finished it; run again")
         if self._resume and os.path.exists(self._state):
             self._restore()
         header = _header(self._shape)

@@ -96,9 +96,7 @@ def decode(
         of = windows.of_example(number)
         pairs = found[slice(*np.searchsorted(found[:, 0], [of.start, of.stop]))]
         if not len(pairs) and of.start < of.stop:
-            pairs = _all_pairs(
-                windows, best_around, of, start_logits, end_logits, max_answer_length
-            )
+            pairs = _all_pairs(windows, best_around, of, end_logits, max_answer_length)
         decoded.append(
             _decoded(
                 windows,
@@ -175,7 +173,7 @@ def _highest(logits, lengths, count):
     return np.argsort(-logits, axis=1, kind="stable")[:, :count]
 
 
-def _all_pairs(windows, best_around, of, start_logits, end_logits, max_answer_length):
+def _all_pairs(windows, best_around, of, end_logits, max_answer_length):
     """As `_pairs` for the windows of one example, with the best end of each start."""
     pairs = []
     for window in range(of.start, of.stop):

@@ -42,8 +42,6 @@ def score_figure(tokens, start_scores, end_scores):
         axes.bar(places, values)
         axes.set_title(title)
         axes.set_xticks(places, labels, rotation=90, fontsize=7)
-        for label in axes.get_xticklabels():
-            label.set_parse_math(False)  # "$" is a token.
         axes.set_xlim(-1, len(tokens))
         axes.grid(True, alpha=0.4)
         axes.set_axisbelow(True)

@@ -15,15 +15,17 @@ class Tagging:
 
     Args:
       labels: list of str, the tags in the order of their columns, "O" among them.
-      max_seq_length: int, the width of the predictions.
+
+    Attributes:
+      max_seq_length: int, the width of the predictions; to be set before they are made.
     """
 
     name = "tag"
     reads_tokens = True  # See model_fn: the head is on every token.
 
-    def __init__(self, labels, max_seq_length):
+    def __init__(self, labels):
         self.label_list = list(labels)
-        self._max_seq_length = max_seq_length
+        self.max_seq_length = None
 
     def head_shapes(self, config):
         """{name: shape} of the head's weights."""
@@ -59,7 +61,7 @@ class Tagging:
         per_example_loss = tf.reduce_sum(losses, axis=1) / features["words_per_row"]
         tags = tf.argmax(logits, axis=-1, output_type=tf.int32)
         return per_example_loss, {
-            "labels": tf.pad(tags, [[0, 0], [0, self._max_seq_length - width]])
+            "labels": tf.pad(tags, [[0, 0], [0, self.max_seq_length - width]])
         }
 
     def words(self, predictions, features):

@@ -133,3 +133,18 @@ def test_flags_that_cannot_be(run, flags, error):
 def test_a_model_without_such_a_head(run, toy_model):
     status, _, err = run(bert=toy_model, question="a", context_file="-", stdin="a b")
     assert status == 1 and "has no head that finds answers" in err
+
+
+def test_a_model_of_fewer_positions_than_the_default_length(run, tmp_path):
+    """The toy's 32, and 384."""
+    status, answers, err = run(
+        question="a d", context_file=tmp_path / "text.txt", max_seq_length=None
+    )
+    assert (status, len(answers)) == (0, 1), err
+
+
+def test_closed_stdin(run, qa_model, monkeypatch, capsys):
+    monkeypatch.setattr("sys.stdin", None)
+    flags = {"bert": qa_model, "question": "a", "context_file": "-"}
+    assert answer_questions.main(as_arguments(flags)) == 1
+    assert "--context_file=-: stdin is closed; pipe the text in" in capsys.readouterr().err

@@ -130,7 +130,10 @@ def test_missing_file_to_score(refused, tmp_path, flag, value, message):
 def test_missing_folder_of_the_predictions(refused, toy_data, tmp_path):
     target = tmp_path / "gone" / "values.tsv"
     error = refused(predict_file=f"{toy_data}/test.tsv", predict_output=target)
-    assert error == f"error: --predict_output={target}: no such folder; make it"
+    assert (
+        error
+        == f"error: --predict_output={target}: cannot be written there; name a file in a folder"
+    )
     assert not (tmp_path / "out").exists()
 
 

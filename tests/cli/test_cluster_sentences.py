@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from vector_toys import as_json_lines, lines_of, make_run, sentence, vectors
 
+from bert_tools import plots
 from bert_tools.cli import cluster_sentences
 from bert_tools.sentence import pictures
 
@@ -91,8 +92,9 @@ def test_what_the_map_shows(count):
     points = np.random.default_rng(0).normal(size=(count, 2))
     labels = np.arange(count) % 3 - 1
     texts = [f"costs $ {place} and $ more " + "x" * 60 for place in range(count)]
-    figure = pictures.map_figure(points, labels, texts, [["a$", "b"], ["c$"]])
-    FigureCanvasAgg(figure).draw()
+    with plots.fonts():
+        figure = pictures.map_figure(points, labels, texts, [["a$", "b"], ["c$"]])
+        FigureCanvasAgg(figure).draw()
     (legend,) = figure.legends
     share = count // 3
     names = [f"in none ({share})", f"0: a$, b ({share})", f"1: c$ ({share})"]

@@ -1,9 +1,11 @@
 """A model that run_reg trained, in every layout; the layouts themselves are tested in tests/hub."""
 
+import pathlib
+
 import numpy as np
 import pytest
 import tensorflow as tf
-from cli_toys import values_of
+from cli_toys import toy_flags, values_of
 
 from bert_tools import checkpoints, hub
 from bert_tools.cli import app, convert_checkpoint
@@ -51,3 +53,14 @@ def test_a_trained_encoder_as_a_saved_model(converted, trained):
     assert len(found) == len(encoder)
     for name, array in encoder.items():
         assert found[tf_hub.model_garden_name(name)].numpy().tobytes() == array.tobytes()
+
+
+@pytest.mark.parametrize("layout", ["google", "sentence_transformers", "tf_hub"])
+def test_training_does_not_go_into_a_converted_model(converted, run, toy_model, trained, layout):
+    """Which has a bert_tools.json too."""
+    folder = pathlib.Path(converted(layout))
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    flags = toy_flags(toy_model, trained[1], folder)
+    status, _, err = run(**flags, do_train=True)
+    assert status == 1 and f"--output_dir={folder}: holds another model (" in err
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before

@@ -129,6 +129,21 @@ def test_row_for_line_with_labels(written, run, tmp_path):
     assert [row.split("\t")[16:] for row in rows] == [["x"], [""], ["y"]]
 
 
+def test_labels_stay_in_their_cell(written, tmp_path):
+    (tmp_path / "t.csv").write_text('text,kind\na,"x\ny"\nb,"x\ty"\n')
+    columns = {"text_column": "text", "label_column": "kind", "input_file": tmp_path / "t.csv"}
+    rows = written("out.tsv", **columns).read_text().splitlines()
+    assert [row.split("\t")[16:] for row in rows] == [["x y"], ["x y"]]
+
+
+def test_stdin_has_its_name(run, tmp_path):
+    """And not that of the file which it is kept in meanwhile."""
+    flags = {"input_file": "-", "output_file": tmp_path / "out.npy", "on_bad_line": "skip"}
+    status, _, err = run(b"x y z\n\xe9\n", **flags)
+    assert status == 0 and "stdin: 1 bad lines" in err and "stdin: 43 % of" in err
+    assert str(tmp_path) not in err
+
+
 def test_json_lines_and_stdout(written, run, wide_model):
     text = written("out.jsonl").read_text()
     rows = [json.loads(line) for line in text.splitlines()]
@@ -363,6 +378,8 @@ def test_bad_line(run, tmp_path, wide_model):
         ({"dimensions": 17, "reduce": "truncate"}, "--dimensions=17: a vector has 16 numbers"),
         ({"pca_file": "no.npz"}, "no.npz: cannot be read as a PCA"),
         ({"label_column": "1"}, "--text_column is missing"),
+        ({"header": True}, "--header: is of a table, and without --text_column each line is a"),
+        ({"input_format": "csv"}, "--input_format: is of a table, and without --text_column"),
         ({"input_file": "no.txt"}, "no.txt: no such file; check --input_file"),
         ({"output_file": "no/such/out.npy"}, "=no/such/out.npy: cannot be written there"),
         ({"pooling": "auto", "layers": "0", "bert": None}, "--bert is missing"),

@@ -232,6 +232,13 @@ def test_wrong_flags(run, tmp_path, flags, message):
     assert [path.name for path in tmp_path.iterdir()] == ["in.txt"]
 
 
+def test_output_in_place_of_the_input(run, tmp_path):
+    (tmp_path / "a").write_text("a b\n")
+    status, _, err = run(input_file=tmp_path / "a", output_file=tmp_path / "a")
+    assert status == 1 and "a: is --input_file too, which it would take the place of" in err
+    assert (tmp_path / "a").read_text() == "a b\n"
+
+
 def test_line_that_is_not_utf8(run, tmp_path):
     (tmp_path / "in.txt").write_bytes(b"a\nb\xff\n")
     flags = {"input_file": tmp_path / "in.txt", "output_file": tmp_path / "out.jsonl"}

@@ -134,7 +134,7 @@ def test_empty_flags_as_empty_shell_variables_give(run, trained, name, value):
 def test_folder_as_output(run, trained, tmp_path):
     flags = {"bert": trained[0], "predict_file": trained[1] / "test.tsv"}
     status, _, err = run(**flags, predict_output=tmp_path)
-    assert status == 1 and "is a folder; name a file" in err
+    assert status == 1 and "cannot be written there; name a file in a folder" in err
 
 
 def test_csv_and_json_lines_on_stdin(run, trained, monkeypatch):

@@ -154,13 +154,16 @@ def test_other_classes_get_a_new_head(write, train, kind):
     assert_dense(weights)
 
 
-def test_a_checkpoint_of_a_folder_that_names_its_classes(write, train, toy_model, tmp_path):
-    """--init_checkpoint in place of --bert."""
+@pytest.mark.parametrize("name", ["bert_model.ckpt", ""])
+def test_a_checkpoint_of_a_folder_that_names_its_classes(write, train, toy_model, tmp_path, name):
+    """--init_checkpoint in place of --bert; a folder stands for its newest checkpoint."""
     folder, head = write("classify", OLD)
     google.write(str(tmp_path / "google"), hub.load(str(folder)))
     flags = {"bert_config_file": f"{toy_model}/bert_config.json"}
     flags |= {"vocab_file": f"{toy_model}/vocab.txt"}
-    flags |= {"init_checkpoint": tmp_path / "google" / "bert_model.ckpt"}
+    folder = tmp_path / "google"
+    (folder / "checkpoint").write_text('model_checkpoint_path: "bert_model.ckpt"\n')
+    flags |= {"init_checkpoint": folder / name}
     labels, weights, _ = train("classify", OLD[1:], None, **flags)
     assert labels == OLD
     assert_rows(weights, head, [0, 1, 2])

@@ -434,6 +434,24 @@ def test_folds(run, toy_model, tmp_path):
     assert "eval_accuracy_std" in results_of(out / "eval_results.txt")
 
 
+def test_folds_that_lack_a_class(run, toy_model, tmp_path):
+    """Whose area under the curve is no number, which JSON has none for."""
+    rows = ["a\tx"] * 8 + ["b\ty"] * 8 + ["c\tz"]
+    (tmp_path / "train.tsv").write_text("".join(f"{row}\n" for row in rows))
+    flags = {"bert": toy_model, "data_dir": tmp_path, "output_dir": tmp_path / "out"}
+    flags |= {"task_name": "csv", "text_column": 0, "label_column": 1, "max_seq_length": 8}
+    flags |= {"train_batch_size": 4, "max_train_steps": 1, "folds": 2}
+    status, _, err = run(**flags, do_train=True, do_eval=True)
+    assert status == 0, err
+
+    def refuse(name):
+        raise AssertionError(name)
+
+    text = (tmp_path / "out" / "eval_results.json").read_text()
+    found = json.loads(text, parse_constant=refuse)
+    assert None in [fold["per_class"]["z"]["auc"] for fold in found["folds"]]
+
+
 def test_a_stopped_cross_validation_goes_on(run, toy_model, tmp_path):
     (tmp_path / "train.csv").write_text(news(12, 3), encoding="utf-8")
     flags = news_flags(toy_model, tmp_path) | {"folds": 2, "do_eval": True, "num_train_epochs": 1}
@@ -450,6 +468,7 @@ def test_a_stopped_cross_validation_goes_on(run, toy_model, tmp_path):
         ({"folds": 1}, "--folds=1: expected two or more"),
         ({"do_eval": None}, "--folds=3: trains and evaluates; give --do_train=true and --do_eval"),
         ({"do_predict": True}, "--folds=3: leaves several models"),
+        ({"strategy": "multi_worker"}, "--folds=3: one machine trains one model after another"),
         ({"best_metric": "auc"}, "--folds=3: --best_metric would choose by what is measured"),
         ({"folds": 25}, "--folds=25: there are only 24 examples; lower it"),
     ],

@@ -120,6 +120,14 @@ def test_a_document_need_not_follow_a_blank_line(run, flags, tmp_path):
     assert f"predicting 2 sentences ({data}/test.txt)" in err
 
 
+def test_a_model_of_fewer_positions_than_the_default_length(run, flags, tmp_path):
+    """The toy's 32, and 128."""
+    flags |= {"max_seq_length": None, "num_train_epochs": 1}
+    status, _, err = run(**flags, do_train=True, do_eval=True)
+    assert status == 0, err
+    assert run(bert=tmp_path / "out", predict_file=flags["data_dir"] / "test.txt")[0] == 0
+
+
 def test_best_metric(run, flags, tmp_path):
     status, _, err = run(**flags, do_train=True, eval_steps=80, best_metric="f1_score")
     assert status == 0 and "f1_score" in err

@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import subprocess
 import sys
 
@@ -422,6 +423,41 @@ def test_distillation(run, flags, wide_model, tmp_path):
     assert "a model of another kind of task (classify)" in error
     error = error_of(run(**{**given, "teacher": tmp_path / "nowhere"}))
     assert f"--teacher={tmp_path / 'nowhere'}: no such model" in error
+
+
+def test_classes_of_two_dev_sets(run, flags, tmp_path):
+    """MNLI's matched and mismatched; a row of predictions is a cosine, and no classes."""
+    folder = tmp_path / "mnli"
+    folder.mkdir()
+    head = "\t".join(f"c{n}" for n in range(12)) + "\n"
+    for name in ("train", "dev_matched", "dev_mismatched", "test_matched", "test_mismatched"):
+        cells = [[*"01234567", "a b", "c", "x", label] for label in ("neutral", "entailment")]
+        cells += [[*"01234567", "d", "c", "x", "contradiction"]]
+        rows = "".join("\t".join(row) + "\n" for row in cells * 3)
+        (folder / f"{name}.tsv").write_text(head + rows)
+    given = flags("sim", objective="softmax_nli", max_train_steps=1)
+    given |= {"task_name": "mnli", "data_dir": folder, "do_train": True, "do_eval": True}
+    status, _, err = run(**given, do_predict=True)
+    assert status == 0, err
+    there = {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"eval_results_mm.json", "test_results.tsv", "test_results_mm.tsv"} <= there
+    assert "labels.txt" not in there
+
+
+def test_records_are_made_anew_when_the_teacher_or_the_range_changes(run, flags, tmp_path):
+    folder = write(tmp_path / "data", "sim")
+    teacher = {**toy_flags(None, folder, tmp_path / "teacher"), "do_train": True}
+    given = flags("sim", teacher=tmp_path / "teacher", do_train=True, best_metric="typo")
+    seen = []
+    for learning_rate, target_range in ((1e-3, "0,1"), (1e-3, "0,1"), (1e-3, "-1,1"), (0.1, "0,1")):
+        if len(seen) in (0, 3):
+            shutil.rmtree(tmp_path / "teacher", ignore_errors=True)
+            changed = {"bert": given["bert"], "learning_rate": learning_rate}
+            assert run(run_reg, **{**teacher, **changed})[0] == 0
+        error = error_of(run(**given, target_range=target_range))
+        assert "--best_metric=typo: no such metric" in error
+        seen.append((tmp_path / "out" / "train.tf_record").read_bytes())
+    assert seen[0] == seen[1] and len(set(seen)) == 3
 
 
 def test_teacher_of_pair_scores(run, flags, wide_model, tmp_path, monkeypatch):

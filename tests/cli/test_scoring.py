@@ -166,6 +166,16 @@ def test_predict_output(score, tmp_path):
     assert [str(np.float32(record["value"])) for record in found] == expected.split()
 
 
+def test_predict_output_in_place_of_the_input(run, trained, tmp_path):
+    (tmp_path / "x.tsv").write_text("a\tb\n")
+    (tmp_path / "link").symlink_to(tmp_path / "x.tsv")
+    for name in ("x.tsv", "link"):
+        flags = {"predict_file": tmp_path / "x.tsv", "predict_output": tmp_path / name}
+        status, _, err = run(bert=trained[0], **flags)
+        assert status == 1 and "is --predict_file too, which it would take the place of" in err
+    assert (tmp_path / "x.tsv").read_text() == "a\tb\n"
+
+
 def test_predict_output_is_whole_or_absent(run, trained, tmp_path, monkeypatch):
     """A run that fails leaves what was there before."""
     monkeypatch.setattr(tables, "_WINDOW", 2)

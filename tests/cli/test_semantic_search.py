@@ -1,5 +1,6 @@
 """semantic_search from its command line to its rows."""
 
+import fcntl
 import importlib.util
 import json
 import subprocess
@@ -233,7 +234,8 @@ def test_index_is_built_searched_and_added_to(run, tmp_path):
     flags["top_k"] = 4
     status, out, err = run(**flags)
     assert status == 0, err
-    assert not before & {path.name for path in folder.iterdir() if path.name != "index.json"}
+    left = before & {path.name for path in folder.iterdir()}
+    assert left == {"index.json", ".lock"}
     rows = rows_of(out)
     assert len(set(expected(found, asked, 4)) & {row[1:4] for row in rows}) >= 76
     assert [row[4] for row in rows] == [
@@ -257,6 +259,26 @@ def test_wrong_index(run, tmp_path, saved):
     assert "its vectors have 8 numbers, these have 9" in error
     assert "holds 30 texts; lower it" in sentence(run(index=folder, **queries, top_k=31)[2])
     assert "is of the cosine" in sentence(run(index=folder, **queries, similarity="dot")[2])
+    with open(folder / ".lock") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        error = sentence(run(corpus=saved["corpus"], index=folder, add=True)[2])
+        assert f"--index={folder}: another process is writing there" in error
+    description = json.loads((folder / "index.json").read_text())
+    (tmp_path / "secret").write_text("mine")
+    for name in ("texts", "graph", "offsets"):
+        for path in ("../secret", str(tmp_path / "secret")):
+            (folder / "index.json").write_text(json.dumps({**description, name: path}))
+            for flags in (queries, {"corpus": saved["corpus"], "add": True}):
+                error = sentence(run(index=folder, **flags)[2])
+                assert f"{name} is {path!r}, no file of its folder" in error
+    assert (tmp_path / "secret").read_text() == "mine"
+    (folder / "index.json").write_text(json.dumps({**description, "count": 29}))
+    for flags in (queries, {"corpus": saved["corpus"], "add": True}):
+        assert "do not fit each other" in sentence(run(index=folder, **flags)[2])
+    (folder / "index.json").write_text(json.dumps(description))
+    target = tmp_path / "secret" / "index"
+    error = sentence(run(corpus=saved["corpus"], index=target)[2])
+    assert f"--index={target}: cannot be made in {tmp_path / 'secret'}" in error
     (graph,) = folder.glob("graph-*")
     graph.write_bytes(graph.read_bytes()[:100])
     assert "cannot be read as an index" in sentence(run(index=folder, **queries)[2])

@@ -1,6 +1,7 @@
 """Files that the commands on vectors read and write: those that cannot be meant."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -153,6 +154,32 @@ def test_damaged_state(tmp_path, rows):
         store.Growing(path, (6, 4), {}, resume=True),
     ):
         pass
+
+
+def test_a_link_stays_one(tmp_path):
+    (tmp_path / "v.npy").symlink_to(tmp_path / "elsewhere.npy")
+    with store.Growing(str(tmp_path / "v.npy"), (2, 4), {}) as growing:
+        growing.append(np.ones((2, 4)))
+        growing.become(str(tmp_path / "v.npy"))
+    assert (tmp_path / "v.npy").is_symlink()
+    np.testing.assert_array_equal(np.load(tmp_path / "elsewhere.npy"), np.ones((2, 4)))
+
+
+def test_a_file_that_another_process_finishes_meanwhile(tmp_path, monkeypatch):
+    """Between opening and locking it: what is then locked is the other one's result."""
+    path = str(tmp_path / "v.npy")
+
+    def lock(file, how):
+        os.rename(path + ".part", path)
+
+    monkeypatch.setattr(store.fcntl, "flock", lock)
+    (tmp_path / "v.npy.part").write_bytes(b"result")
+    with (
+        pytest.raises(UserError, match="another process has just finished it"),
+        store.Growing(path, (6, 4), {}),
+    ):
+        pass
+    assert (tmp_path / "v.npy").read_bytes() == b"result"
 
 
 def test_damaged_texts_of_an_index(run, tmp_path):

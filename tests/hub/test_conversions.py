@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import resource
+import shutil
 
 import hub_toys as toys
 import numpy as np
@@ -523,3 +524,17 @@ def test_check_finds_a_row_that_depends_on_others(monkeypatch, run, bert, change
 def test_inspecting_nothing(run):
     status, out, err = run(inspect_model)
     assert (status, out) == (1, "") and err.startswith("error: --bert is missing")
+
+
+def test_a_checkpoint_apart_from_its_description(run, toy_model, tmp_path):
+    """As the original scripts leave it in their output_dir."""
+    folder = tmp_path / "google"
+    google.write(str(folder), toy_model)
+    for suffix in ("index", "data-00000-of-00001"):
+        shutil.move(folder / f"bert_model.ckpt.{suffix}", tmp_path / f"model.ckpt-3.{suffix}")
+    flags = {"bert_config_file": folder / "bert_config.json"}
+    flags |= {"vocab_file": folder / "vocab.txt", "json": True}
+    status, out, err = run(inspect_model, **flags, init_checkpoint=f"{tmp_path}/model.ckpt-3")
+    assert status == 0, err
+    facts = json.loads(out)
+    assert facts["format"] is None and facts["layers"] == 2

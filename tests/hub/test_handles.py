@@ -483,6 +483,85 @@ def test_a_tar_without_its_end(tmp_path, mode, end):
         download.unpack(str(tmp_path / "x.tar"), str(tmp_path / "out"), "x")
 
 
+@pytest.mark.parametrize("damage", ["content", "sum", "end"])
+def test_a_tar_is_checked_against_the_sum_of_gzip(tmp_path, damage):
+    content = io.BytesIO()
+    with tarfile.open(fileobj=content, mode="w") as archive:
+        archive.addfile(*member("vocab.txt", content=os.urandom(3 << 20)))
+    # Not compressed, so that a changed byte changes the content alone.
+    data = bytearray(gzip.compress(content.getvalue(), 0))
+    if damage == "end":
+        del data[-4:]
+    else:
+        data[1 << 20 if damage == "content" else -8] ^= 1
+    (tmp_path / "x.tgz").write_bytes(data)
+    (tmp_path / "out").mkdir()
+    with pytest.raises(cache.Unavailable, match=r"x is no readable archive: (CRC|Comp|cut)"):
+        download.unpack(str(tmp_path / "x.tgz"), str(tmp_path / "out"), "x")
+
+
+@pytest.mark.parametrize("mode", ["w:gz", "w:bz2", "w:xz"])
+def test_a_tar_of_any_compression(tmp_path, mode):
+    with tarfile.open(tmp_path / "x", mode) as archive:
+        archive.addfile(*member("a/vocab.txt", content=b"[PAD]\n"))
+    (tmp_path / "out").mkdir()
+    download.unpack(str(tmp_path / "x"), str(tmp_path / "out"), "x")
+    assert (tmp_path / "out" / "a" / "vocab.txt").read_bytes() == b"[PAD]\n"
+
+
+def test_a_tar_with_a_header_of_no_sensible_size(tmp_path):
+    """It would be read into memory as a whole."""
+    info, _ = member("vocab.txt")
+    info.pax_headers = {"comment": "x" * (50 << 20)}
+    with tarfile.open(tmp_path / "x.tgz", "w:gz", format=tarfile.PAX_FORMAT) as archive:
+        archive.addfile(info, io.BytesIO(b"x"))
+    (tmp_path / "out").mkdir()
+    with pytest.raises(cache.Unavailable, match="a header of 524"):
+        download.unpack(str(tmp_path / "x.tgz"), str(tmp_path / "out"), "x")
+
+
+@pytest.mark.parametrize("kind", ["tar", "zip"])
+def test_an_archive_of_too_many_files(tmp_path, monkeypatch, kind):
+    monkeypatch.setattr(download, "_MEMBERS", 3)
+    if kind == "tar":
+        with tarfile.open(tmp_path / "x", "w") as archive:
+            for number in range(4):
+                archive.addfile(*member(f"{number}.txt"))
+    else:
+        with zipfile.ZipFile(tmp_path / "x", "w") as archive:
+            for number in range(4):
+                archive.writestr(f"{number}.txt", "x")
+    (tmp_path / "out").mkdir()
+    with pytest.raises(UserError, match="holds over 3 files"):
+        download.unpack(str(tmp_path / "x"), str(tmp_path / "out"), "x")
+
+
+def test_addresses_of_one_name(tmp_path, monkeypatch):
+    """a/b.zip and a--b.zip; and one that is longer than the name of a file may be."""
+    monkeypatch.setenv("BERT_TOOLS_CACHE", str(tmp_path))
+    fetched = []
+
+    def folder_of(address):
+        def fetch(folder):
+            fetched.append(address)
+            (pathlib.Path(folder) / "vocab.txt").write_text(address)
+
+        found = cache.folder_of(address, fetch, lambda: None, "files")
+        return (pathlib.Path(found) / "vocab.txt").read_text()
+
+    addresses = ["https://h/a/b.zip", "https://h/a--b.zip", "https://h/a.zip?key=" + "x" * 400]
+    for address in addresses * 2:
+        assert folder_of(address) == address
+    assert fetched.count(addresses[2]) == 1
+    assert folder_of(addresses[2][:-1]) == addresses[2][:-1]
+
+
+@pytest.mark.parametrize("name", ["org/bert.git", "org/a--b", "org/name-", "x" * 97])
+def test_names_that_the_hub_does_not_know(server, name):
+    with pytest.raises(UserError, match=f"hf://{name}: no name of a repository"):
+        handles.resolve(f"hf://{name}")
+
+
 def test_progress_is_for_terminals(server, tmp_path, monkeypatch, capsys):
     server.pages["/x"] = bytes(3 << 20)
     download.fetch(f"{server.url}/x", str(tmp_path / "silent"))

@@ -4,6 +4,7 @@ the same weights do in ours; graphs that do more than compute are refused.
 
 import json
 import os
+import shutil
 
 import numpy as np
 import pytest
@@ -12,7 +13,15 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 
 from bert_tools import checkpoints, encoder, hub
-from bert_tools.cli import app, convert_checkpoint, extract_cls, inspect_model, run_classifier
+from bert_tools.cli import (
+    app,
+    convert_checkpoint,
+    evaluate_sts,
+    extract_cls,
+    inspect_model,
+    run_classifier,
+    run_siamese,
+)
 from bert_tools.errors import UserError
 from bert_tools.sentence.encoder import Encoder
 
@@ -225,7 +234,7 @@ def test_what_it_cannot_do_is_said(places, data, tmp_path, capsys):
     assert facts["family"] == "saved_model" and facts["heads"] is None and facts["pooler"]
 
 
-def test_a_model_of_one_layer_output(places, tmp_path):
+def test_a_model_of_one_layer_output(places, tmp_path, capsys):
     class Last(toys.GardenEncoder):
         @tf.function(input_signature=toys.GardenEncoder.__call__.input_signature)
         def __call__(self, inputs):
@@ -241,6 +250,37 @@ def test_a_model_of_one_layer_output(places, tmp_path):
     for options in ({"layers": [-2]}, {"layers": [1]}, {"pooling": "first_last_mean"}):
         with pytest.raises(UserError, match="gives its last layer alone"):
             Encoder(model, **{"pooling": "mean", **options})
+    (tmp_path / "pairs.tsv").write_text("the cat\ta\t1\nb\tc d\t0\na\tcats\t0.5\n")
+    flags = [f"--bert={tmp_path}/last", f"--eval_file={tmp_path}/pairs.tsv", "--max_seq_length=8"]
+    assert evaluate_sts.main(flags) == 0
+    ways = [line.split()[0] for line in capsys.readouterr().out.splitlines()[1:]]
+    assert ways == ["cls", "pooled", "mean", "max"]
+
+
+def test_sentence_vectors_learn_from_all_texts_of_a_step(places, data, capsys):
+    """Which are laid out by length, as such a graph takes no packed rows."""
+    rows = "".join(f"{a}\t{b}\n" for a, b in (("the cat", "a b"), ("a b c d", "c"), ("d", "a")))
+    (data / "train.tsv").write_text(rows * 4)
+    flags = {"bert": places[2], "data_dir": data, "output_dir": data / "out", "do_train": True}
+    flags |= {"objective": "multiple_negatives", "task_name": "pairs", "max_seq_length": 8}
+    flags |= {"train_batch_size": 6, "max_train_steps": 2, "num_train_epochs": 4}
+    assert run_siamese.main([f"--{n}={v}" for n, v in flags.items()]) == 0, capsys.readouterr().err
+    flags |= {"num_hidden_layers": 1, "output_dir": data / "other"}
+    assert run_siamese.main([f"--{n}={v}" for n, v in flags.items()]) == 1
+    assert "--num_hidden_layers=1: this SavedModel is run whole" in capsys.readouterr().err
+
+
+def test_a_preprocessor_that_leads_out_of_the_folder(places, tmp_path):
+    for name in ("encoder", "preprocess"):
+        source = places[1] if name == "encoder" else os.path.dirname(places[1]) + "/preprocess"
+        shutil.copytree(source, tmp_path / name)
+    os.rename(tmp_path / "preprocess", tmp_path / "encoder" / "preprocess")
+    hub.load(str(tmp_path / "encoder"))
+    (vocabulary,) = (tmp_path / "encoder" / "preprocess" / "assets").glob("*.txt")
+    os.rename(vocabulary, tmp_path / "secret.txt")
+    os.symlink(tmp_path / "secret.txt", vocabulary)
+    with pytest.raises(UserError, match="is no file, or a link out of"):
+        hub.load(str(tmp_path / "encoder"))
 
 
 def test_a_model_that_keras_wrote(tmp_path):

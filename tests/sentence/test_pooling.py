@@ -114,3 +114,19 @@ def test_damaged(described, tmp_path):
         (tmp_path / "modules.json").write_text(text)
         with pytest.raises(UserError, match=message):
             recipe(hub.Model(None, {}, None, {}, str(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    "parts, message",
+    [
+        ({"sentence": {"max_seq_length": "256"}}, "max_seq_length is '256', expected a number"),
+        ({"meta": {"max_seq_length": 2, "pooling": "cls"}}, "max_seq_length is 2, expected a num"),
+        ({"pooling": {"pooling_mode": 5}}, "asks for 5, which is not computed here"),
+        ({"pooling": {"pooling_mode": [["cls"]]}}, "which is not computed here"),
+        ({"meta": {"pooling": "cls", "normalize": "false"}}, "normalize is 'false', expected true"),
+        ({"meta": {"pooling": "cls", "dense": []}}, r"dense \[\], expected one of"),
+    ],
+)
+def test_descriptions_of_another_type(described, parts, message):
+    with pytest.raises(UserError, match=message):
+        described(**parts)

@@ -30,7 +30,9 @@ def test_head_by_hand():
         "output_bias": np.array([0.1, -0.2, 0.3], np.float32),
     }
     features = batch([[0, 1, 0, 0], [0, 3, 2, 0]], [[1, 1, 0], [1, 1, 1]])
-    loss, predictions = Tagging(LABELS, 4).apply(weights, tf.constant(hidden), features)
+    task = Tagging(LABELS)
+    task.max_seq_length = 4
+    loss, predictions = task.apply(weights, tf.constant(hidden), features)
     logits = hidden @ weights["output_weights"].T + weights["output_bias"]
     logs = logits - np.log(np.exp(logits).sum(-1, keepdims=True))
     np.testing.assert_allclose(
@@ -47,7 +49,8 @@ def test_packed_rows_give_the_same():
         "output_weights": rng.normal(size=(3, 4)).astype(np.float32),
         "output_bias": np.zeros(3, np.float32),
     }
-    task = Tagging(LABELS, 6)
+    task = Tagging(LABELS)
+    task.max_seq_length = 6
     wanted = [[0, 2, 1, 0, 0, 0], [0, 3, 0, 0, 0, 0]]
     alone = task.apply(
         weights, tf.constant(np.stack([first, second])), batch(wanted, [[1] * 3] * 2)
@@ -73,7 +76,7 @@ def scores_of(truth, decided, labels):
         marks[row, 1 : len(tags) + 1] = [1 + labels.index(tag) for tag in tags]
         found[row, 1 : len(tags) + 1] = [labels.index(tag) for tag in others]
     features = {"label_ids": marks, "sentence": np.arange(len(truth))}
-    return Tagging(labels, width).metrics({"labels": found}, features)
+    return Tagging(labels).metrics({"labels": found}, features)
 
 
 def test_scores_of_seqeval(shared):
@@ -105,7 +108,7 @@ def test_windows_are_one_sentence():
         "label_ids": np.array([[0, 1, 2], [0, 0, 3], [0, 2, 0]]),
         "sentence": np.array([0, 0, 1]),
     }
-    found = Tagging(LABELS, 3).metrics({"labels": features["label_ids"] - 1}, features)
+    found = Tagging(LABELS).metrics({"labels": features["label_ids"] - 1}, features)
     assert (found["f1_score"], found["eval_accuracy"]) == (1.0, 1.0)
     assert found["per_class"]["X"]["examples"] == 2
 

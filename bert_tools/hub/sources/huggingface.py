@@ -42,12 +42,18 @@ def folder(address):
     Raises:
       UserError: no such form of address, or see cache.folder_of.
     """
+    from huggingface_hub.utils import validate_repo_id
+
     match = _ADDRESS.fullmatch(address)
     if not match or ".." in address:
         raise UserError(
             f"{address}: expected hf://org/name or hf://org/name@revision; correct the address"
         )
     repository, revision = match["repository"], match["revision"]
+    try:
+        validate_repo_id(repository)
+    except ValueError as error:
+        raise UserError(f"{address}: no name of a repository ({error}); correct it") from error
     return cache.folder_of(
         address,
         lambda target: _fetch(repository, revision, target),
