@@ -405,6 +405,9 @@ def test_absent_checkpoint(tmp_path):
         UserError, match=r"model\.ckpt-1: no such checkpoint; give the path without"
     ):
         checkpoints.read(str(tmp_path / "model.ckpt-1"))
+    save(tmp_path, 10)
+    with pytest.raises(UserError, match=r"model\.ckpt-1: no such checkpoint"):
+        checkpoints.read(str(tmp_path / "model.ckpt-1"))
 
 
 @pytest.mark.parametrize(

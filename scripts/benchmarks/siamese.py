@@ -9,7 +9,8 @@ python scripts/benchmarks/siamese.py --data_dir=STSB --seeds=1,2,3 --flags="--ta
 python scripts/benchmarks/siamese.py --data_dir=STSB --peer_python=ENV/bin/python --seeds= \\
   --speed_rounds=3 --output_file=scripts/benchmarks/siamese.json
 
-STSB holds {train,dev,test}.tsv of task sim with values in 0..1; ENV has sentence-transformers with
+STSB holds {train,dev,test}.tsv of task sim with values in 0..1 (the file's third float32
+round of speed was not run); ENV has sentence-transformers with
 its extra `train`. 4 epochs, batch 32, rate 2e-5, warm-up over a tenth of the steps, linear decay,
 weight decay 0.01 but on biases and LayerNorm, gradients clipped at 1, length 128, two threads.
 """

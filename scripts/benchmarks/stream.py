@@ -2,7 +2,7 @@
 same lines through --do_predict (TFRecords, test_results.tsv).
 
 python scripts/benchmarks/stream.py --bert=OUT --texts=STSB/test.tsv --rows=10000,100000,1000000 \\
-  --words=1 --output_file=scripts/benchmarks/stream.json
+  --file_rows=100000 --words=1 --output_file=scripts/benchmarks/stream.json
 
 OUT is a run_reg output_dir. Lines are the pairs of --texts over and over, each text cut to --words
 words, so that a million lines take minutes. A process each; its start is in the times.

@@ -4,7 +4,8 @@ printed.
 python scripts/benchmarks/sts_b.py --data_dir=STSB --seeds=1,2,3 --precisions=float32,bfloat16 \\
   --output_file=scripts/benchmarks/sts_b.json
 python scripts/benchmarks/sts_b.py --data_dir=STSB --precisions=bfloat16 \\
-  --flags="--loss=logistic --num_train_epochs=4" --output_file=scripts/benchmarks/sts_b.json
+  --flags="--loss=logistic --learning_rate=1e-4 --num_train_epochs=4" \\
+  --output_file=scripts/benchmarks/sts_b.json
 
 STSB holds {train,dev}.tsv of task sim with values in 0..1. Recipe without --flags: 3 epochs, batch
 32, rate 5e-5, length 128, sigmoid and squared error. transformers with this recipe (PyTorch,

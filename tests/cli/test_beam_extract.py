@@ -103,6 +103,9 @@ def test_bad_line(run, tmp_path):
     [
         ({"input_file": "no/*.txt"}, "no/*.txt: no such file; check --input_file"),
         ({"output_file": "v.npz"}, "--output_file=v.npz: the name must end in .npy or .tfrecord"),
+        ({"input_file": "foo://x"}, "--input_file=foo://x: Unable to get filesystem"),
+        ({"runner": "DirectRuner"}, "--runner=DirectRuner: Beam has no such runner"),
+        ({"beam_options": '--x="y'}, "No closing quotation; quote them as a shell wants it"),
         ({"bert": ""}, "--bert is missing"),
         ({"bert": "no/model"}, "no/model"),
         ({"pooling": "mean", "layers": "9"}, "--layers=9: the model has 2 layers"),

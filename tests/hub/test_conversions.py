@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 from test_families import FAMILIES, write
 from tokenizers import models, normalizers, pre_tokenizers, processors
 
-from bert_tools import checkpoints, encoder, hub
+from bert_tools import checkpoints, encoder, hub, inspection
 from bert_tools.cli import app, convert_checkpoint, inspect_model
 from bert_tools.errors import UserError
 from bert_tools.hub import google, huggingface
@@ -494,7 +494,7 @@ def test_a_pooling_that_is_not_computed_here(tmp_path, run):
 def test_check_finds_overflow(tmp_path, run, toy_model):
     weights = {**toy_model.weights, "bert/embeddings/LayerNorm/gamma": np.full(8, 3e38, np.float32)}
     google.write(str(tmp_path / "model"), toy_model._replace(weights=weights))
-    status, out, err = run(inspect_model, bert=tmp_path / "model", check=True)
+    status, _, err = run(inspect_model, bert=tmp_path / "model", check=True)
     assert status == 1 and "check: failed\n" in out and "family: bert\n" in out
     assert "output holds NaN or infinity" in err
 
@@ -538,3 +538,14 @@ def test_a_checkpoint_apart_from_its_description(run, toy_model, tmp_path):
     assert status == 0, err
     facts = json.loads(out)
     assert facts["format"] is None and facts["layers"] == 2
+
+
+def test_a_vocabulary_that_ends_in_a_blank_line(run, toy_model, tmp_path):
+    """Which is no token, and has no row in the table of embeddings."""
+    google.write(str(tmp_path / "model"), toy_model)
+    with open(tmp_path / "model" / "vocab.txt", "a") as writer:
+        writer.write("\n")
+    rows = inspection._rows(hub.load(str(tmp_path / "model")))
+    assert max(map(max, rows)) == toy_model.config.vocab_size - 1
+    status, _, err = run(inspect_model, bert=tmp_path / "model", check=True)
+    assert status == 0, err

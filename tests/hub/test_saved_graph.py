@@ -405,9 +405,16 @@ def nameless(meta_graph):
             node.input[0] = "nothing:output:0"
 
 
+def stray(meta_graph):
+    for node in meta_graph.object_graph_def.nodes:
+        for child in node.children:
+            child.node_id = 10**6
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        (stray, "its graph is damaged"),
         (endless, "comes to more than 100000 operations"),
         (doubled, "comes to more than 100000 operations"),
         (huge, "its constant .* has the shape"),
