@@ -142,13 +142,13 @@ class _Job:
             if command.input_format != "auto":
                 kind = command.input_format
             self.layout = self.layout._replace(kind=kind)
-        elif command.header or command.given("input_format"):
+        elif command.header or command.input_format in ("csv", "jsonl"):
             flag = "header" if command.header else "input_format"
             raise UserError(
                 f"--{flag}: is of a table, and without --text_column each line is a text; give "
                 "that, or leave this out"
             )
-        elif kind != "tsv":
+        elif kind != "tsv" and command.input_format == "auto":
             raise UserError(
                 f"--input_file={command.input_file}: a .{kind} file; name its --text_column"
             )

@@ -274,10 +274,9 @@ class Session:
             return
         path = output_folder.config_file(folder)
         described = os.path.exists(os.path.join(folder, models.OUTPUT_DESCRIPTION))
-        if "train" in self._data and not checkpoints.latest(folder):
+        if "train" in self._data and not (described and checkpoints.latest(folder)):
             # A training that was killed early leaves a description, convert_checkpoint weights too.
-            names = _OF_WEIGHTS if described else _OF_MODELS
-            for name in names:
+            for name in _OF_WEIGHTS if described else _OF_MODELS:
                 if glob.glob(os.path.join(glob.escape(folder), name)):
                     raise UserError(
                         f"--output_dir={folder}: holds another model ({name}), which training "

@@ -494,7 +494,7 @@ def test_a_pooling_that_is_not_computed_here(tmp_path, run):
 def test_check_finds_overflow(tmp_path, run, toy_model):
     weights = {**toy_model.weights, "bert/embeddings/LayerNorm/gamma": np.full(8, 3e38, np.float32)}
     google.write(str(tmp_path / "model"), toy_model._replace(weights=weights))
-    status, _, err = run(inspect_model, bert=tmp_path / "model", check=True)
+    status, out, err = run(inspect_model, bert=tmp_path / "model", check=True)
     assert status == 1 and "check: failed\n" in out and "family: bert\n" in out
     assert "output holds NaN or infinity" in err
 
