@@ -30,7 +30,8 @@ UNREADABLE = (
 )
 _LEFT_OVER = re.compile(
     r"\.(model\.ckpt-\d+\.\d+\..*"
-    r"|(model\.ckpt-\d+\.json|checkpoint|vocab\.txt|labels\.txt|saved_model\.pb|[a-z_]+\.(json|tf_record(\.json)?)"
+    r"|(model\.ckpt-\d+\.json|checkpoint|vocab\.txt|labels\.txt|saved_model\.pb"
+    r"|[a-z_]+\.(json|tf_record(\.json)?)"
     r"|(eval|test)_results\w*\.(txt|json|tsv)|test_predictions\.txt|out_of_fold\.jsonl"
     r"|(graph|texts|offsets)-\d+\.(faiss|jsonl|npy))"
     r"\.[a-z0-9_]{8})"
