@@ -24,6 +24,8 @@ UNREADABLE = (
     KeyError,
     TypeError,
     AttributeError,
+    RuntimeError,
+    SyntaxError,
     tokenize.TokenError,
     zipfile.BadZipFile,
     zlib.error,

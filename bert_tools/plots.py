@@ -1,6 +1,6 @@
 """Pictures of an evaluation, by matplotlib (extra: plots)."""
 
-import collections
+import itertools
 import logging
 import os
 import warnings
@@ -39,7 +39,7 @@ class Plotter:
     def __init__(self, folder, labels, positive_label):
         require_folder(folder)
         self._folder, self._labels = folder, labels
-        self._drawn_of = collections.Counter()
+        self._drawn_of = set()
         self._drawn = [positive_label] if len(labels) == 2 else labels
 
     def __call__(self, name, predictions, features):
@@ -53,10 +53,10 @@ class Plotter:
         """
         from sklearn import metrics
 
-        name = os.path.splitext(os.path.basename(name))[0]
-        self._drawn_of[name] += 1
-        if self._drawn_of[name] > 1:  # a/dev.tsv and b/dev.tsv.
-            name = f"{name}_{self._drawn_of[name]}"
+        stem = os.path.splitext(os.path.basename(name))[0]
+        names = itertools.chain([stem], (f"{stem}_{number}" for number in itertools.count(2)))
+        name = next(name for name in names if name not in self._drawn_of)  # b/dev.tsv: dev_2.
+        self._drawn_of.add(name)
         truth, probabilities = features["label_ids"], predictions["probabilities"]
         with fonts():
             matrix = metrics.confusion_matrix(

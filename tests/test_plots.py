@@ -32,9 +32,9 @@ def test_pictures(tmp_path, labels):
 
 def test_files_of_one_name(tmp_path):
     plot = plots.Plotter(str(tmp_path), ["no", "yes"], "yes")
-    for path in ("2024/jan.tsv", "2025/jan.tsv"):
+    for path in ("2024/jan.tsv", "2025/jan.tsv", "jan_2.tsv"):
         plot(path, *scored(2))
-    names = [f"jan{number}_{name}.png" for number in ("", "_2") for name in PICTURES]
+    names = [f"jan{number}_{name}.png" for number in ("", "_2", "_2_2") for name in PICTURES]
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names)
 
 
@@ -45,7 +45,8 @@ def test_odd_names_of_classes(tmp_path, monkeypatch):
 
     def spy(figure, path):
         legend = figure.axes[0].get_legend()
-        shown.extend(text.get_text() for text in legend.texts if legend) if legend else None
+        if legend:
+            shown.extend(text.get_text() for text in legend.texts)
         save(figure, path)
 
     monkeypatch.setattr(plots, "save", spy)

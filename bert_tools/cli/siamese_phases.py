@@ -164,10 +164,16 @@ class SiameseSession(phases.Session):
 
 
 def _state(handle):
-    """What a teacher's values depend on: its files, each with size and time."""
-    folder = handles.resolve(handle)
-    found = [folder, *(os.path.join(folder, name) for name in sorted(os.listdir(folder)))]
-    stats = [(path, os.stat(path)) for path in found if os.path.isfile(path)]
+    """What a teacher's values depend on: its files, each with size and time, without what scoring
+    leaves beside them.
+    """
+    paths = [
+        os.path.join(parent, name)
+        for parent, _, names in os.walk(handles.resolve(handle))
+        for name in names
+        if not name.startswith((".", "eval", "test_", "predict", "events."))
+    ]
+    stats = [(path, os.stat(path)) for path in sorted(paths)]
     return [[path, stat.st_size, stat.st_mtime_ns] for path, stat in stats]
 
 

@@ -14,7 +14,7 @@ from bert_tools.errors import UserError
 
 log = logging.getLogger("bert_tools")
 _MARKER = ".complete.json"
-_LONGEST_NAME = 200
+_LONGEST_NAME = 250  # With .lock or .part 255.
 
 
 class Unavailable(Exception):
@@ -93,7 +93,8 @@ def _entry(address):
     if len(name) <= _LONGEST_NAME:
         return name
     # A signed address, longer than a name of a file may be.
-    return f"{name[:_LONGEST_NAME]}-{hashlib.sha256(address.encode()).hexdigest()[:16]}"
+    digest = hashlib.sha256(address.encode()).hexdigest()[:16]
+    return f"{name[: _LONGEST_NAME - len(digest) - 1]}-{digest}"
 
 
 def _is_whole(folder, address):

@@ -217,6 +217,7 @@ def _tar(path):
     with open(path, "rb") as reader:
         begin = reader.read(6)
     openers = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
+    openers[b"\x5d\0\0"] = lzma.open  # Its older form.
     opener = next((opener for magic, opener in openers.items() if begin.startswith(magic)), open)
     with opener(path, "rb") as reader, tarfile.open(fileobj=_Bounded(reader), mode="r:") as archive:
         yield archive
@@ -233,4 +234,9 @@ class _Bounded:
     def read(self, size=-1):
         if not 0 <= size <= 4 * _CHUNK:
             raise tarfile.ReadError(f"a header of {size} bytes")
-        return self._reader.read(size)
+        try:
+            return self._reader.read(size)
+        except OSError as error:
+            if error.errno is not None:  # The disk's, and not bz2's of its data.
+                raise
+            raise tarfile.ReadError(str(error)) from error

@@ -125,8 +125,9 @@ class SavedGraph:
         for here in (waiting := [0]):
             ids = {child.local_name: child.node_id for child in nodes[there[here]].children}
             for child in objects[here].children:
-                known = child.local_name in ids and child.node_id not in there
-                if known and child.node_id < len(objects) and ids[child.local_name] < len(nodes):
+                other = ids.get(child.local_name, -1)
+                inside = 0 <= child.node_id < len(objects) and 0 <= other < len(nodes)
+                if inside and child.node_id not in there:
                     there[child.node_id] = ids[child.local_name]
                     waiting.append(child.node_id)
         return {

@@ -421,10 +421,12 @@ def _vocabulary(folder):
         found = [path for name in names if _asset(path := os.path.join(parent, name))]
         if len(found) == 1:
             vocabulary = _asset(found[0])
+            # Beside the model is the user's own folder, whose links are.
+            root = folder if parent == folder else found[0]
             for path in (vocabulary, os.path.join(found[0], MODEL)):
-                if not os.path.isfile(path) or not models.is_inside(path, parent):
+                if not os.path.isfile(path) or not models.is_inside(path, root):
                     raise UserError(
-                        f"{path}: is no file, or a link out of {parent}; put the file itself there"
+                        f"{path}: is no file, or a link out of {root}; put the file itself there"
                     )
             return vocabulary, found[0]
         if found:
@@ -463,7 +465,7 @@ def _lower_case(saved, stored, objects, preprocessor):
                 return bool(tf.make_ndarray(value))
     for node in objects:
         for child in node.children:
-            if child.local_name == "do_lower_case" and child.node_id < len(objects):
+            if child.local_name == "do_lower_case" and 0 <= child.node_id < len(objects):
                 for attribute in objects[child.node_id].attributes:
                     if attribute.checkpoint_key in stored:
                         return bool(stored[attribute.checkpoint_key])

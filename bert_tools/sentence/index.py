@@ -316,10 +316,9 @@ def _require_whole(folder, graph, texts, described):
 def _readable(path):
     try:
         yield
-    except (OSError, ValueError, RuntimeError) as error:
-        raise UserError(
-            f"{path}: cannot be read as an index ({str(error).splitlines()[0]}); build it again"
-        ) from error
+    except files.UNREADABLE as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"{path}: cannot be read as an index ({reason}); build it again") from error
 
 
 def _normalized(vectors):

@@ -58,7 +58,9 @@ def recipe(model):
     Raises:
       UserError: the folder asks for what is not computed here; names the file.
     """
-    described = os.path.join(model.source, models.OUTPUT_DESCRIPTION)
+    # Of an output_dir the source is a checkpoint in it.
+    folder = model.source if os.path.isdir(model.source) else os.path.dirname(model.source)
+    described = os.path.join(folder, models.OUTPUT_DESCRIPTION)
     if "pooling" in model.meta:
         pooling = model.meta["pooling"]
         poolings = pooling if isinstance(pooling, list) else [pooling]

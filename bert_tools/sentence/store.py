@@ -5,9 +5,11 @@ it is made from, and how many rows are safely there.
 """
 
 import contextlib
+import errno
 import fcntl
 import io
 import os
+import shutil
 
 import numpy as np
 
@@ -74,8 +76,16 @@ class Growing:
 
     def become(self, path):
         """Gives the whole matrix its final name, as an .npy."""
+        target = os.path.realpath(path)  # A link stays one.
         with _explained(path):
-            os.replace(self.part, os.path.realpath(path))  # A link stays one.
+            try:
+                os.replace(self.part, target)
+            except OSError as error:
+                if error.errno != errno.EXDEV:
+                    raise
+                with files.aside(target) as temporary:  # The link leads to another file system.
+                    shutil.copyfile(self.part, temporary)
+                os.unlink(self.part)
         os.unlink(self._state)
 
     def remove(self):

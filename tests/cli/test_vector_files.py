@@ -1,5 +1,6 @@
 """Files that the commands on vectors read and write: those that cannot be meant."""
 
+import errno
 import json
 import os
 import subprocess
@@ -105,7 +106,7 @@ def test_ids_of_npz(run, ids, message):
         (
             semantic_search,
             ["--corpus=v.npy", "--index=texts.txt"],
-            "--index=texts.txt: is a file; name a folder",
+            "--index=texts.txt: cannot be made in",
         ),
         (find_pairs, ["--input_file=texts.txt"], "--bert is missing"),
         (evaluate_sts, ["--eval_file=sts.tsv", "--pooling=auto"], "--pooling=auto: expected all"),
@@ -156,8 +157,19 @@ def test_damaged_state(tmp_path, rows):
         pass
 
 
-def test_a_link_stays_one(tmp_path):
+@pytest.mark.parametrize("apart", [False, True])
+def test_a_link_stays_one(tmp_path, monkeypatch, apart):
+    """Also one to another file system, which a file cannot be renamed to."""
     (tmp_path / "v.npy").symlink_to(tmp_path / "elsewhere.npy")
+    replace = os.replace
+
+    def refused(source, target):
+        if source.endswith(".npy.part"):
+            raise OSError(errno.EXDEV, "Invalid cross-device link")
+        replace(source, target)
+
+    if apart:
+        monkeypatch.setattr(store.os, "replace", refused)
     with store.Growing(str(tmp_path / "v.npy"), (2, 4), {}) as growing:
         growing.append(np.ones((2, 4)))
         growing.become(str(tmp_path / "v.npy"))

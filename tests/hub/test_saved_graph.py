@@ -23,6 +23,7 @@ from bert_tools.cli import (
     run_siamese,
 )
 from bert_tools.errors import UserError
+from bert_tools.hub import saved_graph, tf_hub
 from bert_tools.sentence.encoder import Encoder
 
 HEADS = 4
@@ -405,16 +406,9 @@ def nameless(meta_graph):
             node.input[0] = "nothing:output:0"
 
 
-def stray(meta_graph):
-    for node in meta_graph.object_graph_def.nodes:
-        for child in node.children:
-            child.node_id = 10**6
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (stray, "its graph is damaged"),
         (endless, "comes to more than 100000 operations"),
         (doubled, "comes to more than 100000 operations"),
         (huge, "its constant .* has the shape"),
@@ -426,6 +420,21 @@ def test_graphs_made_in_malice(places, tmp_path, change, message):
     with pytest.raises(UserError, match=message) as caught:
         hub.load(edited(places[2], str(tmp_path / "copy"), change))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("place", [10**6, -(10**6)])
+def test_objects_that_there_are_none_of(places, place):
+    """In the checkpoint's list of objects: their weights are missing."""
+    path = os.path.join(places[2], "saved_model.pb")
+    with open(path, "rb") as reader:
+        graph = saved_graph.SavedGraph(reader.read(), path)
+    stored = checkpoints.read(os.path.join(places[2], "variables", "variables"), slots=True)
+    nodes = tf_hub._objects(stored, path)
+    assert len(graph.weights(stored, nodes)) == len(graph.shapes)
+    for node in nodes:
+        for child in node.children:
+            child.node_id = place
+    assert graph.weights(stored, nodes) == {}
 
 
 def test_rows_that_see_each_other_are_refused(places, tmp_path):
