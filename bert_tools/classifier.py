@@ -63,7 +63,8 @@ class Classifier:
           labels: sequence of str, for a model that does not say what its classes are.
 
         Raises:
-          UserError: it cannot be loaded, is no classifier, or labels are missing.
+          UserError: it cannot be loaded, is no classifier, labels are missing, or it has fewer
+            positions.
         """
         model = hub.load(handle)
         if model.meta.get("task") not in (None, Classification.name):
@@ -76,7 +77,13 @@ class Classifier:
         task = Classification(labels)
         model_fn = model_fn_builder(model.config, len(labels), model.weights, task=task)
         estimator = Estimator(model_fn, RunConfig(None, precision=precision))
-        width = max_seq_length or model.meta.get("max_seq_length", 128)
+        positions = model.config.max_position_embeddings
+        if max_seq_length and max_seq_length > positions:
+            raise UserError(
+                f"{handle}: has {positions} positions, max_seq_length is {max_seq_length}; give at "
+                f"most {positions}"
+            )
+        width = max_seq_length or min(model.meta.get("max_seq_length", 128), positions)
         return cls(estimator, model.tokenizer, labels, width)
 
     def get_prediction(self, sentences):

@@ -27,9 +27,10 @@ def make_strategy(name="auto", tpu_name=None, tpu_zone=None, gcp_project=None):
         # Before any device is listed, which would start TensorFlow without its cluster.
         try:
             return tf.distribute.MultiWorkerMirroredStrategy()
-        except (ValueError, KeyError, TypeError) as error:
+        except (ValueError, KeyError, TypeError, RuntimeError, tf.errors.OpError) as error:
+            reason = str(error).partition("\n")[0]
             raise UserError(
-                f"TF_CONFIG={os.environ.get('TF_CONFIG', '')}: no cluster of workers ({error}); "
+                f"TF_CONFIG={os.environ.get('TF_CONFIG', '')}: no cluster of workers ({reason}); "
                 "correct the environment variable"
             ) from error
     gpus = tf.config.list_logical_devices("GPU")
@@ -61,7 +62,11 @@ def make_strategy(name="auto", tpu_name=None, tpu_zone=None, gcp_project=None):
 def is_chief(strategy):
     """Whether this process writes the files: the only one, or the first of several workers."""
     resolver = strategy.cluster_resolver
-    return resolver is None or not resolver.task_type or resolver.task_id == 0
+    if resolver is None or not resolver.task_type:
+        return True
+    if resolver.task_type == "worker" and "chief" in resolver.cluster_spec().as_dict():
+        return False
+    return resolver.task_id == 0
 
 
 def resolve_precision(name):

@@ -203,7 +203,9 @@ class FullTokenizer:
 
     def fingerprint(self):
         """A str that differs when the ids of some text may differ."""
-        tokens = "\n".join(f"{token}\t{index}" for token, index in self.vocab.items())
+        # By id: where a line comes twice, a dict has another order than what is written of it.
+        pairs = sorted((index, token) for token, index in self.vocab.items() if token)
+        tokens = "\n".join(f"{token}\t{index}" for index, token in pairs)
         rules = (self.do_lower_case, self.strip_accents, self.tokenize_chinese_chars)
         return hashlib.sha256(f"{rules}\n{tokens}".encode("utf-8", "surrogatepass")).hexdigest()
 

@@ -285,3 +285,27 @@ def test_slow_bfloat16_warns(monkeypatch, caplog):
     monkeypatch.setattr(distribution.log, "propagate", True)
     assert distribution.resolve_precision("bfloat16") == "bfloat16"
     assert "this CPU has no bfloat16 instructions" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "jobs, task, chief",
+    [
+        (["worker"], ("worker", 0), True),
+        (["worker"], ("worker", 1), False),
+        (["chief", "worker"], ("chief", 0), True),
+        (["chief", "worker"], ("worker", 0), False),
+        (None, ("", 0), True),
+    ],
+)
+def test_there_is_one_chief(jobs, task, chief):
+    """By tf.distribute's rules: the first worker, unless there is a job of that name."""
+
+    class Strategy:
+        cluster_resolver = None
+
+    if jobs:
+        cluster = tf.train.ClusterSpec({job: ["localhost:1", "localhost:2"] for job in jobs})
+        Strategy.cluster_resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
+            cluster, task_type=task[0], task_id=task[1]
+        )
+    assert distribution.is_chief(Strategy()) == chief

@@ -11,6 +11,7 @@ import pytest
 
 from bert_tools import tokenization
 from bert_tools.errors import UserError
+from bert_tools.hub import model as models
 from bert_tools.tokenization import FullTokenizer
 
 DATA = pathlib.Path(__file__).parent / "data"
@@ -160,6 +161,17 @@ def test_memory_of_words_is_bounded(monkeypatch):
         for length in range(1, 20):
             assert len(tokenizer.encode("a" * length)) == length
             assert len(tokenizer._words) <= 3
+
+
+def test_fingerprint_of_a_vocabulary_with_a_line_twice(tmp_path):
+    """As it is written and read again: the first of the two lines is blank then."""
+    lines = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "foo", "bar", "foo"]
+    (tmp_path / "vocab.txt").write_text("\n".join(lines) + "\n")
+    first = FullTokenizer(str(tmp_path / "vocab.txt"))
+    models.write_vocabulary(str(tmp_path / "again.txt"), first)
+    again = FullTokenizer(str(tmp_path / "again.txt"))
+    assert first.encode("foo bar") == again.encode("foo bar") == [6, 5]
+    assert first.fingerprint() == again.fingerprint()
 
 
 def test_fingerprint_tells_tokenizers_apart():

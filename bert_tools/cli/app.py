@@ -196,6 +196,17 @@ def run(about, command_flags, main, arguments=None):
         if not error.filename:
             _give_up_stdout()
         return 1
+    except Exception as error:
+        # tf.errors.ResourceExhaustedError; TensorFlow may not be loaded.
+        if type(error).__name__ != "ResourceExhaustedError":
+            raise
+        reason = str(error).partition("\n")[0]
+        print(
+            f"error: out of memory ({reason}); lower --max_seq_length or --train_batch_size, or "
+            "compute a step in parts with --gradient_accumulation_steps",
+            file=sys.stderr,
+        )
+        return 1
     except KeyboardInterrupt:
         trains = getattr(command_flags, "do_train", False)
         then = "; training goes on where it stopped when run again" if trains else ""
@@ -266,7 +277,8 @@ def _open_closed_streams():
     if sys.stderr is None:
         sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
     if hasattr(sys.stdout, "reconfigure"):
-        sys.stdout.reconfigure(encoding="utf-8")  # Whatever the locale: results are UTF-8.
+        # Whatever the locale: results are UTF-8, and names of files stay as they are.
+        sys.stdout.reconfigure(encoding="utf-8", errors="surrogateescape")
 
 
 def _give_up_stdout():

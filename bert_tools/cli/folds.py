@@ -1,5 +1,6 @@
 """--folds: cross-validation over the training set."""
 
+import hashlib
 import json
 import logging
 import math
@@ -20,19 +21,20 @@ def run(command, task, source, data, meta, on_scored=None):
 
     Writes into output_dir: eval_results.txt and .json, of each number its mean over the folds and
     as NAME_std its sample standard deviation (.json: also each fold's own); and out_of_fold.jsonl,
-    for each training example in order what the model predicts that did not see it. A run that was
-    stopped goes on where it was.
+    for each training example in order what the model predicts that did not see it; and folds.json,
+    which says how they were dealt. A run that was stopped goes on where it was.
 
     Args:
       command, task, source, data, meta, on_scored: see phases.Session; `data` holds "train".
 
     Raises:
-      UserError: there are fewer examples than folds.
+      UserError: there are fewer examples than folds, or output_dir holds others.
     """
     path, examples = data["train"]
     fold_of = assign(examples, command.folds, command.seed)
     lines, results = [None] * len(examples), []
     with files.locked(command.output_dir, "output_dir"):
+        _require_same_folds(command, examples)
         for fold in range(command.folds):
             log.info("fold %d of %d", fold + 1, command.folds)
             held_out = np.flatnonzero(fold_of == fold).tolist()
@@ -61,6 +63,27 @@ def run(command, task, source, data, meta, on_scored=None):
         text = "".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines)
         files.write_text(os.path.join(command.output_dir, "out_of_fold.jsonl"), text)
         phases.write_results(command.output_dir, "", {**summary(results), "folds": results})
+
+
+def _require_same_folds(command, examples):
+    """A model of an earlier dealing has seen what it would be scored on here."""
+    told = [[e.text_a, e.text_b, e.label] for e in examples]
+    digest = hashlib.sha256(json.dumps(told).encode()).hexdigest()
+    dealt = {"folds": command.folds, "seed": command.seed, "examples": digest}
+    path = os.path.join(command.output_dir, "folds.json")
+    if os.path.exists(path):
+        if files.read_json(path) != dealt:
+            raise UserError(
+                f"--folds={command.folds}: --output_dir={command.output_dir} holds folds of "
+                "another number, seed or training set; choose an empty folder"
+            )
+    elif os.path.exists(os.path.join(command.output_dir, "fold-1")):
+        raise UserError(
+            f"--folds={command.folds}: --output_dir={command.output_dir} holds folds, and does not "
+            "say how they were dealt (folds.json); choose an empty folder"
+        )
+    else:
+        files.write_json(path, dealt)
 
 
 def assign(examples, count, seed):

@@ -139,6 +139,7 @@ def run(command):
         data = task_data.load(command, source, ["train"], parse)
         labels = _training_labels(command, labels, *data["train"])
     if not labels:
+        shared_flags.require_model(command)
         raise UserError(
             "--labels is missing; the model does not say what its classes are, list them in the "
             "order of their columns"
@@ -157,7 +158,7 @@ def run(command):
         task = _task(
             labels,
             source,
-            positive_label=command.positive_label or stored.get("positive_label"),
+            positive_label=_positive_label(command, stored, labels),
             class_weights=_class_weights(command, labels, data),
             label_smoothing=command.label_smoothing,
             predict_fields=fields,
@@ -182,6 +183,14 @@ def run(command):
         folds.run(command, task, source, data, meta, on_scored)
     else:
         phases.Session(command, task, source, data, stored, meta=meta, on_scored=on_scored).run()
+
+
+def _positive_label(command, stored, labels):
+    """--positive_label, else that of the model, also of one that is trained further; or None."""
+    if command.do_train and task_data.goes_on(command):
+        kept = task_data.described(command.output_dir, None, "classify")
+        stored = kept if kept.get("labels") == list(labels) else {}
+    return command.positive_label or stored.get("positive_label")
 
 
 def _check_multi_label(command):

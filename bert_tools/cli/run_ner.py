@@ -73,6 +73,7 @@ def run(command):
     if not command.do_train:
         labels = labels or _own_labels(command)
         if not labels:
+            shared_flags.require_model(command)
             raise UserError(
                 f"--bert={command.bert}: does not say what its tags are (in BIO or BIOES), so it "
                 "was not trained for this; train it with --do_train=true, and give the output_dir"

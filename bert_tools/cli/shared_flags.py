@@ -260,13 +260,7 @@ def load_model(command, fallback_dir=None):
     """
     handle = command.bert
     if not handle and not command.bert_config_file:
-        described = fallback_dir and os.path.exists(os.path.join(fallback_dir, "bert_tools.json"))
-        if not described:
-            raise UserError(
-                "--bert is missing; give a model folder or minilm (or --bert_config_file, "
-                "--vocab_file and "
-                "--init_checkpoint)"
-            )
+        require_model(command, fallback_dir)
         handle = fallback_dir
     model = _load_parts(command, handle, seed=command.seed)
     positions = model.config.max_position_embeddings
@@ -278,6 +272,16 @@ def load_model(command, fallback_dir=None):
             )
         command.adopt("max_seq_length", positions)
     return model
+
+
+def require_model(command, fallback_dir=None):
+    """UserError when nothing names a model; see `load_model`."""
+    described = fallback_dir and os.path.exists(os.path.join(fallback_dir, "bert_tools.json"))
+    if not (command.bert or command.bert_config_file or described):
+        raise UserError(
+            "--bert is missing; give a model folder or minilm (or --bert_config_file, --vocab_file "
+            "and --init_checkpoint)"
+        )
 
 
 def load_stored_model(command):
@@ -319,13 +323,16 @@ def require_place(command, flag, *others):
     if os.path.isdir(path) or (folder and not os.path.isdir(folder)):
         raise UserError(f"--{flag}={path}: cannot be written there; name a file in a folder")
     files.require_own_name(path)
+    place = os.path.realpath(path)
+    above = os.path.dirname(place)
+    replaced = os.path.isfile(place) or not os.path.exists(place)  # A device (/dev/null) is not.
+    if path != "-" and replaced and not os.access(above, os.W_OK):
+        raise UserError(f"--{flag}={path}: {above} may not be written; choose another folder")
     for other in others:
         name = getattr(command, other)
         if not name or "-" in (path, name):
             continue
-        # A device (/dev/null) is not replaced.
-        place = os.path.realpath(path)
-        if place == os.path.realpath(name) and (os.path.isfile(place) or not os.path.exists(place)):
+        if replaced and place == os.path.realpath(name):
             raise UserError(
                 f"--{flag}={path}: is --{other} too, which it would take the place of; name "
                 "another file"

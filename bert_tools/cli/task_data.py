@@ -389,8 +389,12 @@ def scored_layout(command, source, stored, path, split, label_flag):
         return columns._replace(kind=form)
     pairs = stored.get("pairs", True)
     plain = examples.Layout(0, 1 if pairs else None, 2 if pairs else 1)
+    if source is None and form == "jsonl":
+        raise UserError(
+            f"{path}: holds JSON lines; name what is read of them with --text_column and its like"
+        )
     if source is None or (path == "-" and form == "tsv" and not command.task_name):
-        return plain
+        return plain._replace(kind=form)
     layout = source.layout(split, path)
     if isinstance(source, OwnFiles):
         return layout._replace(kind=form)
@@ -405,8 +409,9 @@ def scored_layout(command, source, stored, path, split, label_flag):
 def meta(command, source, data):
     """What bert_tools.json keeps of the data."""
     kept = {"task_name": command.task_name.lower()}
-    if command.dev_fraction:
-        kept["dev_split"] = {"fraction": command.dev_fraction, "seed": _split(command)[1]}
+    fraction, seed = _split(command)  # That of an earlier run stays.
+    if fraction:
+        kept["dev_split"] = {"fraction": fraction, "seed": seed}
     if isinstance(source, OwnFiles):
         names = ("text_a", "text_b", "label", "header")
         kept["columns"] = {name: getattr(source.columns, name) for name in names}

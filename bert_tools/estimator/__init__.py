@@ -320,6 +320,12 @@ class Estimator:
             if compares:
                 result["eval_loss"] = float(np.mean(losses))
         result["global_step"] = self._scorer.step
+        for name, values in gathered.items():
+            if values.dtype.kind == "f" and not np.isfinite(values.sum()):
+                raise UserError(
+                    f"the model's {name} are not finite at step {self._scorer.step}; lower "
+                    "--learning_rate, or take a checkpoint from before"
+                )
         result.update(self._model_fn.task.metrics(gathered, features))
         if on_scored:
             on_scored(gathered, features)

@@ -10,6 +10,7 @@ import contextlib
 import csv
 import json
 import os
+import select
 import sys
 import zlib
 
@@ -163,6 +164,9 @@ class Lines:
 
     def _read(self):
         block = self._reader.read(_BLOCK)
+        if block is None:  # Somebody who shares the pipe made it one that does not wait.
+            select.select([self._reader], [], [])
+            return
         if not block:
             self._ended = True
             if self._gzip and not self._gzip.eof:

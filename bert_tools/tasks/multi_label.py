@@ -222,7 +222,8 @@ def labels_of(examples, path):
 
 
 def parse_labels(cell, separator):
-    """The labels of a cell as a set of str; a list in JSON lines is one of labels, null is none.
+    """The labels of a cell as a set of str; a list in JSON lines, or what a --task_module gives as
+    list, tuple or set, is one of labels, null is none.
 
     Raises:
       ValueError: it is neither text nor list, or an item of the list is no label.
@@ -235,7 +236,7 @@ def parse_labels(cell, separator):
     elif isinstance(cell, str):
         parts = cell.split(separator)
     else:
-        parts = cell if isinstance(cell, list) else [cell]
+        parts = cell if isinstance(cell, list | tuple | set | frozenset) else [cell]
     return {parse_label(part) for part in parts if not isinstance(part, str) or part.strip()}
 
 

@@ -34,6 +34,8 @@ def test_a_split_off_dev_set_stays_the_same(sim, read, toy_data, tmp_path):
     flags = {"dev_fraction": 0.25, "do_train": True, "num_train_epochs": 1, "seed": 7}
     trained = plain(read(**flags)["data"])["train"]
     sim(**flags)
+    sim(do_train=True, num_train_epochs=2)  # Which goes on with that share.
+    assert set(plain(read(do_train=True, num_train_epochs=3)["data"])["train"]) == set(trained)
     for later in ({}, {"seed": 8}, {"dev_fraction": 0.25}):
         evaluated = plain(read(do_eval=True, **later)["data"])["eval"]
         assert len(evaluated) == 6 and not set(evaluated) & set(trained)

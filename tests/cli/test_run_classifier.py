@@ -308,6 +308,19 @@ def test_labels_of_a_processor(run, toy_model, tmp_path):
     assert json.loads((tmp_path / "out" / "bert_tools.json").read_text())["labels"] == ["1", "0"]
     ids = [features["label_ids"] for features in records(tmp_path / "out" / "train.tf_record")]
     assert ids == [[1], [0]] * 4
+    # Of other files it is not known what they hold.
+    (tmp_path / "new.jsonl").write_text('{"text": "a b"}\n')
+    scored = {"bert": tmp_path / "out", "predict_file": tmp_path / "new.jsonl"}
+    assert "new.jsonl: holds JSON lines; name what is read" in error_of(run(**scored))
+    (tmp_path / "new.csv").write_text('"a, b"\n')
+    status, out, err = run(**{**scored, "predict_file": tmp_path / "new.csv"})
+    assert status == 0, err
+    assert json.loads(out)["text"] == "a, b"
+    mine = (tmp_path / "mine.py").read_text()
+    (tmp_path / "mine.py").write_text(mine.replace("[1, 0]", "[1, 1]"))
+    flags = {"task_name": "mine", "task_module": tmp_path / "mine.py", "data_dir": tmp_path}
+    flags |= {"bert": toy_model, "output_dir": tmp_path / "other", "do_train": True}
+    assert "mine.py: get_labels gave 1, 1; expected two labels" in error_of(run(**flags))
 
 
 # Scoring.
@@ -460,6 +473,37 @@ def test_a_stopped_cross_validation_goes_on(run, toy_model, tmp_path):
     status, _, err = run(**flags)
     assert status == 0 and err.count("training is finished") == 2
     assert (tmp_path / "out" / "out_of_fold.jsonl").read_text(encoding="utf-8") == before
+    # Folds that are dealt otherwise would be scored with models that have seen them.
+    for change in ({"folds": 3}, {"seed": 8}, {"max_train_examples": 10}):
+        error = error_of(run(**{**flags, **change}))
+        assert "holds folds of another number, seed or training set" in error
+    (tmp_path / "out" / "folds.json").unlink()
+    assert "does not say how they were dealt" in error_of(run(**flags))
+
+
+def test_the_positive_label_stays(mrpc, tmp_path):
+    """When training goes on, or has nothing to do, without the flag."""
+    assert mrpc(do_train=True, positive_label="0")[0] == 0
+    for epochs in (1, 2):
+        assert mrpc(do_train=True, do_eval=True, num_train_epochs=epochs)[0] == 0
+        meta = json.loads((tmp_path / "out" / "bert_tools.json").read_text())
+        assert meta["positive_label"] == "0"
+        found = json.loads((tmp_path / "out" / "eval_results.json").read_text())
+        truth = found["per_class"]["0"]["examples"]
+        assert found["true_positives"] + found["false_negatives"] == truth
+        assert found["recall"] == pytest.approx(found["per_class"]["0"]["recall"])
+
+
+def test_scores_that_are_no_numbers(mrpc):
+    """The first step's loss is finite, and its update is not."""
+    flags = {"learning_rate": 1e38, "warmup_proportion": 0, "eval_steps": 1}
+    error = error_of(mrpc(do_train=True, do_eval=True, **flags))
+    assert "not finite" in error and "lower --learning_rate" in error
+
+
+def test_no_model_at_all(run, tmp_path):
+    (tmp_path / "x.tsv").write_text("a\n")
+    assert "--bert is missing" in error_of(run(predict_file=tmp_path / "x.tsv"))
 
 
 @pytest.mark.parametrize(

@@ -371,3 +371,17 @@ def test_shown():
     assert tables.shown("a\tb") == r"'a\tb'"
     assert tables.shown("x" * 60) == repr("x" * 60)
     assert tables.shown("x" * 61) == repr("x" * 57 + "...")
+
+
+def test_a_pipe_that_does_not_wait():
+    """Somebody who shares it may have made it so."""
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    with open(reading, "rb", buffering=0) as reader, open(writing, "wb", buffering=0) as writer:
+        lines = tables.Lines(reader, "stdin")
+        writer.write(b"a\n")
+        assert next(lines) == (1, "a")
+        late = threading.Timer(0.3, lambda: (writer.write(b"b\n"), writer.close()))
+        late.start()
+        assert list(lines) == [(2, "b")]
+        late.join()

@@ -12,7 +12,7 @@ from bert_tools.inputs import features as inputs
 from bert_tools.inputs import tfrecord
 from bert_tools.inputs.examples import InputExample
 from bert_tools.model_fn import model_fn_builder
-from bert_tools.tasks.multi_label import MultiLabel, best_thresholds
+from bert_tools.tasks.multi_label import MultiLabel, best_thresholds, parse_labels
 from bert_tools.tokenization import FullTokenizer
 
 LABELS = ["x", "y", "z"]
@@ -165,3 +165,8 @@ def test_features_and_records(tmp_path):
         np.testing.assert_array_equal(read.columns[name], values)
     empty = inputs.convert_examples_to_features([], labels, 8, tokenizer)
     assert empty.columns["label_ids"].shape == (0, 3) and tfrecord.serialize(empty) == []
+
+
+@pytest.mark.parametrize("cell", [["b", "a"], ("b", "a"), {"a", "b"}, frozenset("ab"), "a,b"])
+def test_labels_of_a_cell(cell):
+    assert parse_labels(cell, ",") == {"a", "b"}
