@@ -9,8 +9,8 @@ two epochs, length 384, stride 128, bfloat16 on both sides; v2.0 with null thres
 PyTorch and transformers. Its BertForQuestionAnswering gets our windows as ids (they equal the
 original's) and gives back logits, which go through our decoder and scores: what differs is the
 model and its training. BERT's Adam has no bias correction, PyTorch's AdamW has: over so few steps
-the best rate of ours is a fraction of theirs, so that squad.json has other rates too, and ours with
---correct_bias=1.
+the best rate of ours is a fraction of theirs, so that squad.json has other rates too; with
+--correct_bias=1 ours has it as well.
 """
 
 import os
