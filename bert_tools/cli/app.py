@@ -202,8 +202,8 @@ def run(about, command_flags, main, arguments=None):
             raise
         reason = str(error).partition("\n")[0]
         print(
-            f"error: out of memory ({reason}); lower --max_seq_length or --train_batch_size, or "
-            "compute a step in parts with --gradient_accumulation_steps",
+            f"error: out of memory ({reason}); lower --max_seq_length, or in training "
+            "--train_batch_size, or raise --gradient_accumulation_steps",
             file=sys.stderr,
         )
         return 1

@@ -319,14 +319,7 @@ def labels_of_processor(processor, path):
         raise UserError(
             f"{path}: get_labels: {type(error).__name__}: {error}; correct it"
         ) from error
-    if labels is None:
-        return None
-    labels = tuple(map(str, labels))
-    if len(set(labels)) < max(2, len(labels)):
-        raise UserError(
-            f"{path}: get_labels gave {', '.join(labels)}; expected two labels or more, each once"
-        )
-    return labels
+    return None if labels is None else tuple(map(str, labels))
 
 
 def _raised(cells):
