@@ -13,6 +13,7 @@ from bert_tools.estimator.spec import EstimatorSpec, ModeKeys
 from bert_tools.estimator.training_step import in_places
 from bert_tools.hub import google, saved_graph
 from bert_tools.optimization import create_optimizer, layerwise_factor
+from bert_tools.sentence import pooling
 from bert_tools.tasks import classify, regress
 
 
@@ -101,12 +102,15 @@ def model_fn_builder(
         del labels  # They are among the features, as in the original.
         weights = params["weights"]
         output, rng = encoded(features, mode, params)
-        by_token = getattr(task, "reads_tokens", False)
-        hidden = output.sequence_output if by_token else output.pooled_output
-        hidden = tf.cast(hidden, tf.float32)
+        if getattr(task, "reads_tokens", False):
+            hidden = tf.cast(output.sequence_output, tf.float32)
+        else:
+            # A task that does not say its pooling reads what the original's read.
+            poolings = [getattr(task, "pooling", "pooled")]
+            hidden = pooling.pool(output, features, poolings, [-1])
         # 0.1 in every script of the original but run_squad, whatever the config says of the
         # encoder.
-        rate = getattr(task, "dropout_rate", 0.1)
+        rate = getattr(task, "dropout_rate", 0.1) if getattr(task, "pooling", "") != "sides" else 0
         if rng is not None and rate:
             place = tf.random.experimental.stateless_fold_in(rng, 0)
             hidden = encoder.dropout(hidden, rate, place)

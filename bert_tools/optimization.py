@@ -9,6 +9,10 @@ import tensorflow as tf
 
 # Not on normalisation and bias, as the original.
 _NO_DECAY = re.compile("LayerNorm|layer_norm|bias")
+# Tables of which a step reads some rows.
+_WORD_TABLES = ("bert/embeddings/word_embeddings",)
+# From this share of a table's rows on the whole table is updated in one pass, which is faster.
+_FEW_ROWS = 0.3
 
 
 def learning_rate_at(step, init_lr, num_train_steps, num_warmup_steps):
@@ -68,6 +72,7 @@ class AdamWeightDecayOptimizer:
         self.rate_factor = rate_factor or (lambda name: 1.0)
         self.frozen = tuple(frozen)
         self.correct_bias = correct_bias
+        self._met_rows = {}
 
     def coefficients(self, step):
         """float32 [3] of a step (int, from 0): its learning rate, and beta_1 and beta_2 to the
@@ -117,14 +122,19 @@ class AdamWeightDecayOptimizer:
         if squares_of_slices is None:
             squares_of_slices = self.squares_of_slices(gradients)
         squares = tf.add_n(list(squares_of_slices.values()) or [tf.constant(0.0)])
+        by_row = {name: gradients[name] for name in names if self._is_by_row(name, gradients[name])}
+        names = [name for name in names if name not in by_row]
         dense = [tf.convert_to_tensor(gradients[name]) for name in names]
         if context.num_replicas_in_sync > 1:
             squares, dense = context.all_reduce(tf.distribute.ReduceOp.SUM, [squares, dense])
-        squares += tf.add_n(
+        squares = tf.add_n(
             [
-                tf.reduce_sum(tf.square(tensor))
-                for name, tensor in zip(names, dense, strict=True)
-                if name not in squares_of_slices
+                squares,
+                *(
+                    tf.reduce_sum(tf.square(tensor))
+                    for name, tensor in zip(names, dense, strict=True)
+                    if name not in squares_of_slices
+                ),
             ]
         )
         unscale = tf.constant(1.0) if scale is None else 1.0 / scale
@@ -134,11 +144,31 @@ class AdamWeightDecayOptimizer:
         def update():
             for name, gradient in zip(names, dense, strict=True):
                 self._update(weights[name], slots, name, gradient * factor, *coefficients)
+            for name, slices in by_row.items():
+                self._update_rows(weights[name], slots, name, slices, factor, *coefficients)
             return tf.constant(True)
 
         if scale is None:
             return update()
         return tf.cond(tf.math.is_finite(norm), update, lambda: tf.constant(False))
+
+    def track_rows(self, slots):
+        """Lets `apply_gradients` compute the rows of the word embeddings that had a gradient so far,
+        and no others: the mean and the variance of the rest are 0, which Adam leaves as they are.
+        The result is the same, bit by bit. For one replica, and on a CPU, where the update of the
+        whole table is a large part of a step.
+
+        Args:
+          slots: dict of `create_slots`, with their values; {} to compute all rows.
+        """
+        self._met_rows = {}
+        for name in (name for name in _WORD_TABLES if f"{name}/adam_m" in slots):
+            mean, variance = (slots[f"{name}/{slot}"] for slot in ("adam_m", "adam_v"))
+            met = tf.reduce_any((mean != 0.0) | (variance != 0.0), 1)
+            self._met_rows[name] = tf.Variable(met, trainable=False)
+
+    def _is_by_row(self, name, gradient):
+        return name in self._met_rows and isinstance(gradient, tf.IndexedSlices)
 
     @staticmethod
     def squares_of_slices(gradients):
@@ -153,13 +183,54 @@ class AdamWeightDecayOptimizer:
             if isinstance(gradient, tf.IndexedSlices)
         }
 
-    def _update(self, weight, slots, name, gradient, learning_rate, beta_1_power, beta_2_power):
+    def _decay(self, weight, name, learning_rate):
+        """Weight decay; returns the weight's own learning rate."""
         factor = self.rate_factor(name)
         if factor != 1.0:
             learning_rate = learning_rate * factor
         if self.weight_decay_rate and not _NO_DECAY.search(name) and weight.shape.rank > 1:
             decayed = weight * (1.0 - learning_rate * self.weight_decay_rate)
             tf.raw_ops.AssignVariableOp(resource=weight.handle, value=decayed)
+        return learning_rate
+
+    def _update_rows(
+        self, weight, slots, name, slices, factor, learning_rate, beta_1_power, beta_2_power
+    ):
+        """As `_update` by `factor` times the gradient, see `track_rows`."""
+        indices = tf.cast(slices.indices, tf.int32)
+        met = self._met_rows[name]
+        met.scatter_update(tf.IndexedSlices(tf.ones_like(indices, tf.bool), indices))
+        is_met = met.read_value()
+        count = tf.reduce_sum(tf.cast(is_met, tf.int32))
+
+        def some():
+            rows = tf.cast(tf.squeeze(tf.where(is_met), 1), tf.int32)
+            place = tf.gather(tf.cumsum(tf.cast(is_met, tf.int32), exclusive=True), indices)
+            gradient = tf.math.unsorted_segment_sum(slices.values, place, count) * factor
+            rate = self._decay(weight, name, learning_rate)
+            rate = rate * tf.sqrt(1.0 - beta_2_power) / (1.0 - beta_1_power)
+            epsilon = self.epsilon * tf.sqrt(1.0 - beta_2_power)
+            tables = weight, slots[f"{name}/adam_m"], slots[f"{name}/adam_v"]
+            value, mean, variance = (table.sparse_read(rows) for table in tables)
+            # The order of operations is that of TensorFlow's kernel, so that no bit differs.
+            mean += (gradient - mean) * (1.0 - np.float32(self.beta_1))
+            variance += (tf.square(gradient) - variance) * (1.0 - np.float32(self.beta_2))
+            value -= (mean * rate) / (tf.sqrt(variance) + epsilon)
+            for table, new in zip(tables, (value, mean, variance), strict=True):
+                table.scatter_update(tf.IndexedSlices(new, rows))
+            return True
+
+        def all_rows():
+            gradient = tf.convert_to_tensor(slices) * factor
+            self._update(
+                weight, slots, name, gradient, learning_rate, beta_1_power, beta_2_power
+            )
+            return True
+
+        tf.cond(count <= int(_FEW_ROWS * weight.shape[0]), some, all_rows)
+
+    def _update(self, weight, slots, name, gradient, learning_rate, beta_1_power, beta_2_power):
+        learning_rate = self._decay(weight, name, learning_rate)
         # TensorFlow's one-pass Adam; with powers of 0 its bias correction is the identity. Its
         # epsilon stands beside the uncorrected root, PyTorch's beside the corrected one.
         tf.raw_ops.ResourceApplyAdam(

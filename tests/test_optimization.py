@@ -330,3 +330,28 @@ def test_slices_made_dense_count_as_slices_in_the_norm():
         results.append(slots[f"{TABLE}/adam_m"].numpy())
     assert np.abs(results[0]).max() > 1e-3
     np.testing.assert_array_equal(*results)
+
+
+@pytest.mark.parametrize("correct_bias", [False, True])
+def test_tracked_rows_change_no_bit(correct_bias):
+    results = []
+    table = np.random.default_rng(1).normal(size=(50, 8)).astype(np.float32)
+    for tracked in (True, False):
+        rng = np.random.default_rng(2)
+        optimizer = create_optimizer(0.01, 40, 4, correct_bias=correct_bias)
+        weights = {TABLE: tf.Variable(table)}
+        slots = optimizer.create_slots(weights)
+        for step in range(30):
+            if tracked and step in (0, 7):  # At 7 as after a restart.
+                optimizer.track_rows(slots)
+            # 3 rows at first, in the end more than are computed one by one.
+            indices = rng.integers(3 if step < 10 else 50, size=4)
+            slices = tf.IndexedSlices(
+                tf.constant(rng.normal(size=(4, 8)), tf.float32), indices, table.shape
+            )
+            coefficients = tf.constant(optimizer.coefficients(step))
+            optimizer.apply_gradients({TABLE: slices}, weights, slots, coefficients)
+        results.append({name: value.numpy() for name, value in {**weights, **slots}.items()})
+    for name, value in results[0].items():
+        np.testing.assert_array_equal(value, results[1][name])
+    assert not np.array_equal(results[0][TABLE], table)

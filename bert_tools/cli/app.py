@@ -13,6 +13,7 @@ import tempfile
 
 from absl import flags
 
+from bert_tools import allocator
 from bert_tools.errors import UserError
 
 log = logging.getLogger("bert_tools")
@@ -222,6 +223,7 @@ def import_tensorflow():
 
     They stay where there is a GPU, since they say why one is not used.
     """
+    allocator.keep_freed_memory()
     if os.path.exists("/dev/nvidia0"):
         tf = _quickly_imported()
     else:

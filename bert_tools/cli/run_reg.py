@@ -41,6 +41,7 @@ def flags():
         regress.LOSSES,
         "mse as the original; logistic: the cross-entropy of the sigmoid with the value.",
     )
+    shared_flags.define_pooling_flag(command)
     shared_flags.define_compute_flags(command)
     return command
 
@@ -57,6 +58,7 @@ def run(command):
     for name in ("use_sigmoid_act", "loss"):
         if name in stored:
             task_data.agree(command, name, stored[name])
+    task_data.agree_on_pooling(command, stored)
     label_flag = regress.Regression.label_flag
     source = task_data.data_set(command, regress.DATA_SETS, stored, label_flag)
     value_range = shared_flags.number_range(command, "value_range")
@@ -70,7 +72,7 @@ def run(command):
         value_range = kept
     else:
         value_range = value_range or (source and source.value_range)
-    task = regress.Regression(command.use_sigmoid_act, value_range, command.loss)
+    task = regress.Regression(command.use_sigmoid_act, value_range, command.loss, command.pooling)
     data = task_data.load(command, source, asked, task.parse_label)
     shared_flags.check_training_flags(command)
 

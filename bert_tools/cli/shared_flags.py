@@ -7,6 +7,7 @@ import os
 
 from bert_tools import files
 from bert_tools.errors import UserError
+from bert_tools.tasks import HEAD_POOLINGS
 
 log = logging.getLogger("bert_tools")
 
@@ -188,6 +189,18 @@ def define_training_flags(command):
     command.integer("save_checkpoints_steps", 1000, "Steps between checkpoints.", lower_bound=1)
     command.integer("save_summary_steps", 100, "Steps between TensorBoard points.", lower_bound=1)
     command.integer("iterations_per_loop", 1000, "Read for compatibility.")
+
+
+def define_pooling_flag(command):
+    """--pooling of a head for whole texts."""
+    command.enum(
+        "pooling",
+        "pooled",
+        HEAD_POOLINGS,
+        "what the head reads: pooled_output, as in the original; the mean of the tokens, which "
+        "suits sentence models, whose pooler was never trained; or [CLS] without the pooler. A "
+        "trained model remembers.",
+    )
 
 
 def define_window_flags(command):

@@ -11,6 +11,7 @@ from bert_tools.cli import shared_flags
 from bert_tools.errors import UserError
 from bert_tools.inputs import examples, tables
 from bert_tools.inputs.data_sets import OwnFiles, OwnReader
+from bert_tools.tasks import HEAD_POOLINGS
 
 log = logging.getLogger("bert_tools")
 _SPLITS = {"train": "train", "eval": "dev", "predict": "test"}
@@ -184,6 +185,10 @@ def check_description(stored, path):
         "max_seq_length": ("a number from 3", lambda value: type(value) is int and value >= 3),
         "pairs": ("true or false", lambda value: isinstance(value, bool)),
         "use_sigmoid_act": ("true or false", lambda value: isinstance(value, bool)),
+        "head_pooling": (
+            f"one of {', '.join(HEAD_POOLINGS)}",
+            lambda value: value in HEAD_POOLINGS,
+        ),
         "objective": ("a str", lambda value: isinstance(value, str)),
         "loss": ("a str", lambda value: isinstance(value, str)),
         "version_2_with_negative": ("true or false", lambda value: isinstance(value, bool)),
@@ -265,6 +270,12 @@ def agree(command, name, value, source="bert_tools.json"):
             "flag out"
         )
     command.adopt(name, value)
+
+
+def agree_on_pooling(command, stored):
+    """As `agree`, for --pooling; a folder that says nothing was trained with the default."""
+    if stored.get("task"):
+        agree(command, "pooling", stored.get("head_pooling", HEAD_POOLINGS[0]))
 
 
 def data_set(command, table, stored, label_flag, needs_label=True):

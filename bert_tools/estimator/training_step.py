@@ -24,6 +24,9 @@ def training_step(model_fn, strategy, config, params, weights, slots):
     replicas = strategy.num_replicas_in_sync
     parts = config.gradient_accumulation_steps
     optimizer, task = model_fn.optimizer, model_fn.task
+    on_one_cpu = replicas == 1 and "CPU" in strategy.extended.worker_devices[0]
+    # XLA has no shapes that depend on values.
+    optimizer.track_rows(slots if on_one_cpu and not config.xla else {})
     trained = {name: weight for name, weight in weights.items() if optimizer.trains(name)}
     compares = getattr(task, "compares_texts", False)
     # Texts that are compared with those of other blocks, parts or devices.

@@ -25,6 +25,7 @@ MODES = ("pack", "bucket", "pad")
 # CPU).
 _ATTENTION_WIDTH = 768
 _TRAIN_BUCKETS = 4
+_WIDTHS = 24  # Layouts that packing compares; all widths would save one percent more.
 
 
 class Block(typing.NamedTuple):
@@ -270,7 +271,7 @@ def _pack(examples, lengths, width, unit, packed):
     packed: bool, whether it counts as packed even when no two examples share a row.
     """
     longest = int(lengths[0])
-    widths = [width] if unit else sorted({*range(longest, width, longest), width})
+    widths = [width] if unit else _candidate_widths(longest, width)
     layouts = [_first_fit(lengths, candidate) for candidate in widths]
     costs = [
         (rows.max() + 1) * candidate * (_ATTENTION_WIDTH + candidate)
@@ -284,6 +285,12 @@ def _pack(examples, lengths, width, unit, packed):
     if unit:
         height = math.ceil(height / unit) * unit
     return Block(examples[order], rows[order], starts[order], (height, widths[best]), packed)
+
+
+def _candidate_widths(longest, width):
+    """Widths of rows that are compared: some from the longest example to the widest row."""
+    count = min(_WIDTHS, width - longest + 1)
+    return sorted({*np.linspace(longest, width, count).astype(int).tolist()})
 
 
 def _first_fit(lengths, width):

@@ -301,7 +301,16 @@ def pool(output, batch, poolings, layers):
     def highest(x):
         return tf.math.unsorted_segment_max(tf.cast(x, tf.float32), owners, count)
 
-    of_tokens = {"cls": lambda x: tf.gather(x, first), "mean": mean, "max": highest}
+    def sides(x):
+        """|u - v| and u * v of the normalised means of a pair's two texts."""
+        sides = tf.where(owners < 0, -1, 2 * owners + tf.reshape(batch["segment_ids"], [-1]))
+        sums = tf.math.unsorted_segment_sum(tf.cast(x, tf.float32), sides, 2 * count)
+        both = tf.reshape(tf.math.l2_normalize(sums, -1, 1e-24), [count, 2, x.shape[-1]])
+        u, v = tf.unstack(both, axis=1)
+        size = float(x.shape[-1])
+        return tf.concat([tf.abs(u - v) * size**0.5, u * v * size], 1)
+
+    of_tokens = {"sides": sides, "cls": lambda x: tf.gather(x, first), "mean": mean, "max": highest}
     parts = []
     for pooling in poolings:
         if pooling == "pooled":

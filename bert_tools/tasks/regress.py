@@ -45,13 +45,14 @@ class Regression:
         predictions, or None.
       loss: "mse", the squared error, as the original; or "logistic", the cross-entropy of the
         sigmoid with a value in 0..1 as a probability.
+      pooling: one of HEAD_POOLINGS, the vector that the head reads.
     """
 
     name = "regress"
     label_flag = "value_column"
     label_list = None  # Labels are numbers, see features.convert_examples_to_features.
 
-    def __init__(self, use_sigmoid_act=True, value_range=None, loss="mse"):
+    def __init__(self, use_sigmoid_act=True, value_range=None, loss="mse", pooling="pooled"):
         if loss == "logistic" and not use_sigmoid_act:
             raise UserError(
                 "--loss=logistic needs the sigmoid; leave --use_sigmoid_act=false out, or give "
@@ -60,6 +61,7 @@ class Regression:
         self.value_range = value_range
         self._use_sigmoid_act = use_sigmoid_act
         self._loss = loss
+        self.pooling = pooling
 
     def parse_label(self, cell):
         """A value of a file, mapped to what the loss is computed on.
@@ -83,7 +85,13 @@ class Regression:
 
     def head_shapes(self, config):
         """{name: shape} of the head's weights."""
-        return {"output_weights": (1, config.hidden_size), "output_bias": (1,)}
+        import os
+        import numpy as np
+        w = config.hidden_size * (1 + (self.pooling == "sides"))
+        sc = float(os.environ.get("SC", "10"))
+        if self.pooling == "sides":
+            self.initial_values = {"output_weights": np.concatenate([np.zeros((1, w//2)), np.full((1, w//2), sc / (w // 2))], 1).astype(np.float32), "output_bias": np.array([-0.8*sc], np.float32)}
+        return {"output_weights": (1, w), "output_bias": (1,)}
 
     def apply(self, weights, pooled_output, features, training=False):
         """The head.
@@ -146,6 +154,7 @@ class Regression:
             "value_range": list(self.value_range) if self.value_range else None,
             "use_sigmoid_act": self._use_sigmoid_act,
             "loss": self._loss,
+            "head_pooling": self.pooling,
         }
 
     def _in_units(self, values):
