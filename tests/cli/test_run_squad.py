@@ -81,7 +81,8 @@ def test_whole_run(run, tmp_path):
     assert (out / "predictions.json").read_text().endswith("}\n")
     assert not (out / "null_odds.json").exists()
     results = results_of(out / "eval_results.txt")
-    assert {"exact_match", "f1", "total"} == set(results)
+    baseline = {"baseline_exact_match", "baseline_f1"}
+    assert {"exact_match", "f1", "total", *baseline} == set(results)
     saved = newest(out)
     assert saved["cls/squad/output_weights"].shape == (2, 16)
     assert "cls/squad/output_bias/adam_m" in saved and saved["global_step"] == 2
