@@ -4,6 +4,7 @@ scoring of further files.
 
 import contextlib
 import functools
+import gc
 import glob
 import json
 import logging
@@ -180,6 +181,7 @@ class Session:
         begins = self._chief and not checkpoints.latest(self._output_dir)
         if begins:  # Before there are variables and slots in memory too.
             self._baseline = self._starting_baseline()
+            gc.collect()  # Graphs hold their weights in reference cycles.
 
         def begin(params):
             """The training data; asked for only where there is a step to make, and what a finished
@@ -256,11 +258,12 @@ class Session:
     def _stored_baseline(self):
         """The baselines.Baseline of the model that is evaluated, or None; read before any work."""
         command = self._command
-        if command.do_train:
-            return baselines.read(self._output_dir, self._task)
         if not (command.do_eval or command.eval_file):
             return None
-        folder = task_data.described_folder(self._output_dir, command.bert)
+        if command.do_train:  # One that goes on; one that begins writes it.
+            folder = self._output_dir if checkpoints.latest(self._output_dir) else None
+        else:
+            folder = task_data.described_folder(self._output_dir, command.bert)
         return baselines.read(folder, self._task)
 
     def _starting_baseline(self):

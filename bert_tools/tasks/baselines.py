@@ -238,7 +238,7 @@ def judge(name, task, result, sampled_metrics=None):
             name,
             comparison.metric,
             value,
-            f" of {result['baseline_examples']} examples" if sampled else "",
+            f" of the baseline's {result['baseline_examples']} examples" if sampled else "",
             baseline,
             comparison.source,
             comparison.remedies,
