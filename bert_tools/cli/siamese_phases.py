@@ -81,7 +81,8 @@ class SiameseSession(phases.Session):
         return None if examples[0].label is None else super()._sample(examples)
 
     def _vector_lines(self, phase, examples):
-        if self._taught(phase):  # Compared with the teacher's vectors, without metrics.
+        # There are no metrics of vectors where a teacher's or classes are what is learnt.
+        if self._taught(phase) or isinstance(examples[0].label, str):
             return {}
         input_fn = batches.input_fn_builder(self._features_to_score(examples), self._width, False)
         # Its copy of the weights goes with it.
