@@ -237,6 +237,7 @@ def test_two_workers(tmp_path, toy_model, data_dir, one_device):
     assert "evaluating" in logs[0] and "evaluating" not in logs[1]
     written = {path.name for path in (tmp_path / "out").iterdir()}
     assert {"eval_results.txt", "test_results.tsv", "train.tf_record", "vocab.txt"} <= written
+    assert "baseline_spearman = " in (tmp_path / "out" / "eval_results.txt").read_text()
     (summaries,) = (name for name in written if name.startswith("events.out.tfevents"))
     assert f".{workers[0].pid}." in summaries, "the chief alone writes summaries"
     assert not list(scratch.iterdir()), "the other worker leaves nothing behind"

@@ -12,6 +12,7 @@ from bert_tools import files
 from bert_tools.cli import phases, scoring
 from bert_tools.errors import UserError
 from bert_tools.estimator.evaluation import scalars
+from bert_tools.tasks import baselines
 
 log = logging.getLogger("bert_tools")
 
@@ -57,12 +58,22 @@ def run(command, task, source, data, meta, on_scored=None):
 
             folder = os.path.join(command.output_dir, f"fold-{fold + 1}")
             session = phases.Session(
-                command, task, source, parts, {}, meta=meta, output_dir=folder, on_scored=scored
+                command,
+                task,
+                source,
+                parts,
+                {},
+                meta=meta,
+                output_dir=folder,
+                on_scored=scored,
+                warns=False,  # The mean over the folds is judged.
             )
             results.append(session.run())
         text = "".join(f"{json.dumps(line, ensure_ascii=False)}\n" for line in lines)
         files.write_text(os.path.join(command.output_dir, "out_of_fold.jsonl"), text)
-        phases.write_results(command.output_dir, "", {**summary(results), "folds": results})
+        means = summary(results)
+        phases.write_results(command.output_dir, "", {**means, "folds": results})
+        baselines.judge("eval_results", task, means)
 
 
 def _require_same_folds(command, examples):
@@ -109,9 +120,14 @@ def assign(examples, count, seed):
 
 
 def summary(results):
-    """{name: mean, name_std: sample standard deviation} over dicts of numbers."""
+    """{name: mean, name_std: sample standard deviation} over dicts of numbers, of the names that
+    all have.
+    """
     found = {}
     for name in scalars(results[0]):
+        # A fold that an earlier version trained has no baseline.
+        if not all(name in result for result in results):
+            continue
         values = [float(result[name]) for result in results]
         found[name] = math.fsum(values) / len(values)
         found[f"{name}_std"] = float(np.std(values, ddof=1))

@@ -4,6 +4,7 @@ scoring of further files.
 
 import contextlib
 import functools
+import gc
 import glob
 import json
 import logging
@@ -22,6 +23,8 @@ from bert_tools.hub import model as models
 from bert_tools.inputs import batches, features, tables, tfrecord
 from bert_tools.inputs import examples as inputs
 from bert_tools.model_fn import model_fn_builder
+from bert_tools.sentence.encoder import Encoder
+from bert_tools.tasks import baselines
 
 log = logging.getLogger("bert_tools")
 _OF_WEIGHTS = ("bert_model.ckpt.index", "*.safetensors", "variables")
@@ -49,20 +52,31 @@ class Session:
       output_dir: str, in place of --output_dir.
       on_scored: function(name, predictions, features) or None, called after each evaluation, see
         Estimator.evaluate; its name is "eval", "eval_mm" or the path of an --eval_file.
+      warns: bool, whether an evaluation that does not beat its baseline gives a warning.
 
     Raises:
       UserError: the model cannot be loaded or the flags do not fit it or the data.
     """
 
     def __init__(
-        self, command, task, source, data, stored, *, meta=None, output_dir=None, on_scored=None
+        self,
+        command,
+        task,
+        source,
+        data,
+        stored,
+        *,
+        meta=None,
+        output_dir=None,
+        on_scored=None,
+        warns=True,
     ):
         self._command, self._task, self._source = command, task, source
         self._data, self._stored = data, stored
-        self._meta, self._on_scored = meta or {}, on_scored
+        self._meta, self._on_scored, self._warns = meta or {}, on_scored, warns
         self._input_fns = {}
         self._output_dir = output_dir or command.output_dir
-        strategy = shared_flags.strategy(command)
+        self._strategy = strategy = shared_flags.strategy(command)
         self._precision = precision = shared_flags.precision(command)
         self._model = model = self._with_head_that_fits(self._load_model())
         self._tokenizer, self._width = model.tokenizer, command.max_seq_length
@@ -92,10 +106,14 @@ class Session:
             xla=command.xla,
             gradient_accumulation_steps=command.gradient_accumulation_steps,
         )
-        self._estimator = Estimator(model_fn, config, {"batch_size": command.train_batch_size})
+        self._new_estimator = functools.partial(
+            Estimator, model_fn, config, {"batch_size": command.train_batch_size}
+        )
+        self._estimator = self._new_estimator()
         if "train" in data:
             self._estimator.require_divisible_batch()
         self._require_same_model(model)
+        self._baseline = self._stored_baseline()
 
     def run(self):
         """Every phase that the flags ask for, in the original's order.
@@ -160,6 +178,10 @@ class Session:
         command = self._command
         # Before the folder says that it is a model's.
         train_set = self._input_fn("train")
+        begins = self._chief and not checkpoints.latest(self._output_dir)
+        if begins:  # Before there are variables and slots in memory too.
+            self._baseline = self._starting_baseline()
+            gc.collect()  # Graphs hold their weights in reference cycles.
 
         def begin(params):
             """The training data; asked for only where there is a step to make, and what a finished
@@ -174,6 +196,8 @@ class Session:
                     "max_seq_length": self._width,
                 }
                 output_folder.write_description(self._output_dir, self._model, meta)
+            if begins and self._baseline:
+                baselines.write(self._output_dir, self._task, self._baseline)
             return train_set(params)
 
         log.info("training on %d examples, %d steps", len(self._data["train"][1]), self._steps)
@@ -196,14 +220,91 @@ class Session:
         """Writes eval_results.txt (the original's lines and more, sorted) and eval_results.json,
         which has the tables too.
         """
-        log.info("evaluating %d examples (%s)", len(self._data[phase][1]), self._data[phase][0])
-        result = self._estimator.evaluate(
-            self._input_fn(phase),
-            batch_size=self._command.eval_batch_size,
-            on_scored=self._scored(phase),
-        )
-        write_results(self._folder, phase.removeprefix("eval"), result)
+        path, examples = self._data[phase]
+        log.info("evaluating %d examples (%s)", len(examples), path)
+        result, sampled = self._scored_result(phase, examples, self._input_fn(phase))
+        suffix = phase.removeprefix("eval")
+        write_results(self._folder, suffix, result)
+        self._judge(f"eval_results{suffix}", result, sampled)
         return result
+
+    def _scored_result(self, name, examples, input_fn):
+        """(the result of an evaluation with its baseline lines; where these are of a sample the
+        metrics of just that, else None).
+        """
+        sampled = None
+        vectors = self._baseline and self._baseline.of_vectors(examples)
+
+        def scored(predictions, features):
+            nonlocal sampled
+            if self._on_scored:
+                self._on_scored(name, predictions, features)
+            if vectors and vectors.sampled:
+                picks = baselines.sample(len(examples))
+                parts = [{n: v[picks] for n, v in all.items()} for all in (predictions, features)]
+                sampled = self._task.metrics(*parts)
+
+        result = self._estimator.evaluate(
+            input_fn, batch_size=self._command.eval_batch_size, on_scored=scored
+        )
+        lines = self._baseline.lines(self._task, examples) if self._baseline else {}
+        return result | lines, sampled
+
+    def _judge(self, name, result, sampled):
+        """A warning where the result does not beat its baseline."""
+        if self._warns:
+            baselines.judge(name, self._task, result, sampled)
+
+    def _stored_baseline(self):
+        """The baselines.Baseline of the model that is evaluated, or None; read before any work."""
+        command = self._command
+        if not (command.do_eval or command.eval_file):
+            return None
+        if command.do_train:  # One that goes on; one that begins writes it.
+            folder = self._output_dir if checkpoints.latest(self._output_dir) else None
+        else:
+            folder = task_data.described_folder(self._output_dir, command.bert)
+        return baselines.read(folder, self._task)
+
+    def _starting_baseline(self):
+        """The baselines.Baseline of a training that begins."""
+        vectors = []
+        for phase in self._phases("eval"):
+            _, examples = self._data[phase]
+            picks = self._sample(examples)
+            sampled = examples if picks is None else [examples[index] for index in picks]
+            lines = self._vector_lines(phase, sampled)
+            if lines:
+                count = None if picks is None else len(sampled)
+                vectors.append(baselines.VectorBaseline(baselines.digest(examples), count, lines))
+        statistics = self._task.baseline_statistics(self._data["train"][1])
+        return baselines.Baseline(statistics, vectors)
+
+    def _sample(self, examples):
+        """Which examples the vectors' part of the baseline is of, see baselines.sample."""
+        return baselines.sample(len(examples))
+
+    def _vector_lines(self, phase, examples):
+        """The baseline lines of the examples' vectors under the weights that training starts from;
+        {} where the task compares none.
+        """
+        del phase
+        task = self._task
+        if not hasattr(task, "vector_baseline") or any(e.text_b is None for e in examples):
+            return {}
+        try:
+            encoder = Encoder(
+                self._model._replace(weights=dict(self._model.weights)),
+                max_seq_length=self._width,
+                precision=self._precision,
+                xla=self._command.xla,
+                devices=self._strategy.extended.worker_devices[:1],
+            )
+        except UserError as error:
+            # A folder may ask for vectors that are not computed here, which training does not need.
+            log.info("no baseline of vectors: %s", error)
+            return {}
+        return task.vector_baseline(encoder.encode, examples)
 
     def _predict(self, phase):
         """Writes test_results.tsv, a line an example, and labels.txt, which says what its columns
@@ -221,9 +322,6 @@ class Session:
         """What the columns of test_results.tsv are, where labels.txt is to say it."""
         return self._task.label_list
 
-    def _scored(self, name):
-        return self._on_scored and functools.partial(self._on_scored, name)
-
     def _score_files(self):
         """--eval_file: a JSON line a file on stdout."""
         command = self._command
@@ -233,14 +331,12 @@ class Session:
                 examples = examples[: command.max_eval_examples]
             converted = self._features_to_score(examples)
             self._warn_of_texts(path, tfrecord.counts(converted, self._tokenizer))
-            result = self._estimator.evaluate(
-                batches.input_fn_builder(converted, self._width, False),
-                batch_size=command.eval_batch_size,
-                on_scored=self._scored(path),
-            )
+            input_fn = batches.input_fn_builder(converted, self._width, False)
+            result, sampled = self._scored_result(path, examples, input_fn)
             result.pop("global_step")  # Of training that lies elsewhere.
             line = {"file": path, "examples": len(examples), **_without_nan(result)}
             print(json.dumps(line, ensure_ascii=False), flush=True)
+            self._judge(path, result, sampled)
 
     def _examples_to_score(self, path):
         command = self._command

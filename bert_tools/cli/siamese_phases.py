@@ -10,8 +10,8 @@ from bert_tools.cli import phases, siamese_data
 from bert_tools.cli.app import log
 from bert_tools.errors import UserError
 from bert_tools.hub import handles
+from bert_tools.inputs import batches, text_features, tfrecord
 from bert_tools.inputs import examples as inputs
-from bert_tools.inputs import text_features, tfrecord
 from bert_tools.inputs.data_sets import OwnReader
 from bert_tools.sentence import negatives, pooling
 from bert_tools.sentence.encoder import Encoder
@@ -73,6 +73,20 @@ class SiameseSession(phases.Session):
         if layout.text_b is None:
             return inputs.Layout(0, 1, 2 if split == "dev" else None, kind=layout.kind)
         return layout
+
+    def _sample(self, examples):
+        """As phases.Session, but all of a set whose texts are ranked: among fewer texts the right
+        one ranks higher.
+        """
+        return None if examples[0].label is None else super()._sample(examples)
+
+    def _vector_lines(self, phase, examples):
+        # There are no metrics of vectors where a teacher's or classes are what is learnt.
+        if self._taught(phase) or isinstance(examples[0].label, str):
+            return {}
+        input_fn = batches.input_fn_builder(self._features_to_score(examples), self._width, False)
+        # Its copy of the weights goes with it.
+        return self._task.vector_baseline(self._new_estimator().evaluate(input_fn))
 
     def _further_record_flags(self, phase):
         flags = {"texts_numbered": self._copies(phase)}

@@ -42,6 +42,13 @@ class SquadSession(phases.Session):
             **{name: value for name, value in self._stored.items() if name == _THRESHOLD},
         }
 
+    def _stored_baseline(self):
+        """None: what no answer scores is known from the scored file alone."""
+        return None
+
+    def _starting_baseline(self):
+        return None
+
     def _input_fn(self, phase):
         return batches.input_fn_builder(self._windows(phase).features, self._width, True)
 
@@ -121,7 +128,10 @@ class SquadSession(phases.Session):
         if not are_scored(examples):
             log.info("%s: does not say what is right, so nothing is scored or drawn", path)
             return
-        phases.write_results(self._folder, "", self._scores(references, predictions, null_odds))
+        result = self._scores(references, predictions, null_odds)
+        result |= self._task.baseline(self._scores, references)
+        phases.write_results(self._folder, "", result)
+        self._judge("eval_results", result, None)
         if command.plot_dir:
             pictures.plot_null_odds(command.plot_dir, references, predictions, null_odds)
 
@@ -131,7 +141,7 @@ class SquadSession(phases.Session):
             with contextlib.suppress(FileNotFoundError):
                 os.remove(os.path.join(self._folder, name))
 
-    def _scores(self, references, predictions, null_odds):
+    def _scores(self, references, predictions, null_odds=None):
         which = self._command.answer_scores
         if which == "auto":
             # CMRC's know no questions without an answer.

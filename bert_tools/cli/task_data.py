@@ -155,24 +155,32 @@ def goes_on(command):
 
 
 def described(output_dir, handle, kind):
-    """bert_tools.json of output_dir (str or None), else of what the handle (str or None) stands
-    for, else {}; see `description`.
+    """bert_tools.json of described_folder(output_dir, handle), else {}; see `description`."""
+    folder = described_folder(output_dir, handle)
+    if folder is None:
+        return {}
+    path = os.path.join(folder, "bert_tools.json")
+    stored = files.read_json(path)
+    check_description(stored, path)
+    kinds = (kind,) if isinstance(kind, str) else kind
+    if stored.get("task") not in (None, *kinds):
+        raise UserError(
+            f"{path}: the model was trained for another kind of task ({stored['task']}, "
+            f"this command's is {' or '.join(kinds)}); run the command that trained it"
+        )
+    return stored
+
+
+def described_folder(output_dir, handle):
+    """The first folder with a bert_tools.json: output_dir (str or None), what the handle (str or
+    None) stands for; None where neither has one.
     """
     from bert_tools.hub import handles
 
     for folder in (output_dir, handle and handles.resolve(handle)):
-        path = os.path.join(folder or "", "bert_tools.json")
-        if folder and os.path.exists(path):
-            stored = files.read_json(path)
-            check_description(stored, path)
-            kinds = (kind,) if isinstance(kind, str) else kind
-            if stored.get("task") not in (None, *kinds):
-                raise UserError(
-                    f"{path}: the model was trained for another kind of task ({stored['task']}, "
-                    f"this command's is {' or '.join(kinds)}); run the command that trained it"
-                )
-            return stored
-    return {}
+        if folder and os.path.exists(os.path.join(folder, "bert_tools.json")):
+            return folder
+    return None
 
 
 def check_description(stored, path):

@@ -2,11 +2,13 @@
 
 import collections
 import math
+import typing
 
 from bert_tools.errors import UserError
 from bert_tools.inputs.data_sets import DataSet
 from bert_tools.inputs.examples import Layout
 from bert_tools.inputs.tables import listed, shown
+from bert_tools.tasks import baselines
 
 FIELDS = ("probabilities", "log_probabilities", "labels", "logits", "pooled_output")
 _DEFAULT_FIELDS = ("log_probabilities", "pooled_output")
@@ -155,6 +157,21 @@ def balanced_weights(examples, labels):
     return [len(examples) / len(labels) / max(counts[label], 1) for label in labels]
 
 
+def most_frequent(counts, labels):
+    """The label with the highest count; of equals the first of `labels`.
+
+    Args:
+      counts: {label: int}.
+      labels: list of str.
+    """
+    return max(labels, key=lambda label: counts.get(label, 0))
+
+
+def label_counts(examples):
+    """How often each label occurs in a list of InputExample, as a dict {label: int}."""
+    return dict(collections.Counter(example.label for example in examples))
+
+
 class Classification:
     """Reading of labels, head, loss and metrics of classification on the pooled output.
 
@@ -172,6 +189,7 @@ class Classification:
 
     name = "classify"
     label_flag = "label_column"
+    baseline_form: typing.ClassVar = {"label_counts": {str: int}}  # See baselines.read.
 
     def __init__(
         self,
@@ -281,6 +299,49 @@ class Classification:
             predictions["probabilities"],
             self.label_list,
             self.positive_label,
+        )
+
+    def baseline_statistics(self, examples):
+        """What the baseline needs of a training set: {"label_counts": {label: int}}."""
+        return {"label_counts": label_counts(examples)}
+
+    def baseline(self, statistics, examples):
+        """What the training set's most frequent label for every example gives.
+
+        Args:
+          statistics: of baseline_statistics.
+          examples: list of InputExample, the evaluated set.
+
+        Returns:
+          {"baseline_accuracy", and for two labels "baseline_f1_score" (of the positive one), for
+          more "baseline_f1_score_macro": float}.
+        """
+        import numpy as np
+
+        from bert_tools.tasks import class_metrics
+
+        numbers = {label: number for number, label in enumerate(self.label_list)}
+        truth = np.array([numbers[example.label] for example in examples])
+        label = most_frequent(statistics["label_counts"], self.label_list)
+        decided = np.full_like(truth, numbers[label])
+        certain = np.eye(len(self.label_list))[decided]
+        found = class_metrics.compute(truth, decided, certain, self.label_list, self.positive_label)
+        score = "f1_score" if len(self.label_list) == 2 else "f1_score_macro"
+        return {
+            "baseline_accuracy": found["eval_accuracy"],
+            f"{baselines.PREFIX}{score}": found[score],
+        }
+
+    def compared(self, result):
+        """The baselines.Comparison of a result with baseline lines, or None without."""
+        if "baseline_accuracy" not in result:
+            return None
+        return baselines.Comparison(
+            "eval_accuracy",
+            "baseline_accuracy",
+            "the most frequent class of the training set",
+            f"{baselines.MORE_TRAINING}, a check of the columns, or --class_weights=balanced where "
+            "one class outweighs the others and f1_score counts more than accuracy",
         )
 
     def combine_windows(self, predictions):

@@ -1,12 +1,14 @@
 """Multi-label classification: any number of labels for a text or a pair, each by itself."""
 
 import math
+import typing
 
 import numpy as np
 
 from bert_tools.errors import UserError
 from bert_tools.inputs.features import LabelSet
 from bert_tools.inputs.tables import listed, shown
+from bert_tools.tasks import baselines
 from bert_tools.tasks.classify import in_order, parse_label, short
 
 
@@ -28,6 +30,7 @@ class MultiLabel:
 
     name = "multi_label"
     label_flag = "label_column"
+    baseline_form: typing.ClassVar = {"label_shares": {str: float}}  # See baselines.read.
 
     def __init__(self, labels, separator=",", thresholds=0.5, tune=False, predict_fields=None):
         self.label_list = LabelSet(str(label) for label in labels)
@@ -68,7 +71,7 @@ class MultiLabel:
         Args:
           examples: list of InputExample, the training set.
         """
-        wanted = np.array([[name in e.label for name in self.label_list] for e in examples])
+        wanted = self._truth(examples)
         # Half an example more of either kind, as one that is in none or all has no logit.
         share = (wanted.sum(0) + 0.5) / (len(wanted) + 1)
         self.initial_values = {"output_bias": np.log(share / (1 - share)).astype(np.float32)}
@@ -121,12 +124,20 @@ class MultiLabel:
           {label: {precision, recall, f1_score, average_precision, threshold, examples}}. An average
           precision of a label that no example has is nan, and left out of the mean.
         """
-        from sklearn import metrics
-
         truth = np.asarray(features["label_ids"]) > 0
         probabilities = np.asarray(predictions["probabilities"], np.float64)
         if self.tune:
             self.thresholds = best_thresholds(truth, probabilities)
+        return self._metrics(truth, probabilities)
+
+    def _truth(self, examples):
+        """Which labels hold, bool array [examples, labels]."""
+        return np.array([[name in e.label for name in self.label_list] for e in examples])
+
+    def _metrics(self, truth, probabilities):
+        """See `metrics`; truth bool, probabilities float64 array [n, labels]."""
+        from sklearn import metrics
+
         decided = probabilities >= self.thresholds
         result = {
             "eval_accuracy": float(np.mean((truth == decided).all(axis=1))),
@@ -162,6 +173,42 @@ class MultiLabel:
             for n, label in enumerate(self.label_list)
         }
         return result
+
+    def baseline_statistics(self, examples):
+        """What the baseline needs of a training set: {"label_shares": {label: float}}, the share
+        of the examples that have it.
+        """
+        shares = self._truth(examples).mean(axis=0).tolist()
+        return {"label_shares": dict(zip(self.label_list, shares, strict=True))}
+
+    def baseline(self, statistics, examples):
+        """What the training set's label shares as the probabilities of every example give, with
+        the thresholds that `metrics` uses.
+
+        Args:
+          statistics: of baseline_statistics.
+          examples: list of InputExample, the evaluated set.
+
+        Returns:
+          {"baseline_...": float} of f1_score and average_precision, each as _micro and _macro.
+        """
+        shares = [statistics["label_shares"].get(label, 0.0) for label in self.label_list]
+        truth = self._truth(examples)
+        found = self._metrics(truth, np.broadcast_to(shares, truth.shape))
+        names = [f"{n}_{a}" for n in ("f1_score", "average_precision") for a in ("micro", "macro")]
+        return {f"{baselines.PREFIX}{name}": found[name] for name in names}
+
+    def compared(self, result):
+        """The baselines.Comparison of a result with baseline lines, or None without."""
+        if "baseline_f1_score_macro" not in result:
+            return None
+        return baselines.Comparison(
+            "f1_score_macro",
+            "baseline_f1_score_macro",
+            "the label shares of the training set as probabilities",
+            f"{baselines.MORE_TRAINING}, --tune_thresholds=true where labels are rare, or a check "
+            "of the columns and of --label_separator",
+        )
 
     def combine_windows(self, predictions):
         """What the mean of several windows' predictions says of the whole text."""

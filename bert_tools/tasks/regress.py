@@ -1,8 +1,12 @@
 """Regression: one number for a text or a pair, as the original run_reg.py."""
 
+import math
+import typing
+
 from bert_tools.errors import UserError
 from bert_tools.inputs.data_sets import DataSet
 from bert_tools.inputs.examples import Layout, parse_value
+from bert_tools.tasks import baselines
 
 LOSSES = ("mse", "logistic")
 
@@ -51,6 +55,7 @@ class Regression:
     name = "regress"
     label_flag = "value_column"
     label_list = None  # Labels are numbers, see features.convert_examples_to_features.
+    baseline_form: typing.ClassVar = {"mean": float}  # See baselines.read.
 
     def __init__(self, use_sigmoid_act=True, value_range=None, loss="mse", pooling="pooled"):
         if loss == "logistic" and not use_sigmoid_act:
@@ -135,6 +140,67 @@ class Regression:
         output = predictions["output"].astype(np.float64)
         vals = self._in_units(features["vals"].astype(np.float64))
         return {"mae": float(np.mean(np.abs(output - vals))), **correlations(output, vals)}
+
+    def baseline_statistics(self, examples):
+        """What the baseline needs of a training set: {"mean": float}, of the mapped values."""
+        return {"mean": math.fsum(example.label for example in examples) / len(examples)}
+
+    def baseline(self, statistics, examples):
+        """What predicting the mean of the training values for every example gives.
+
+        Args:
+          statistics: of baseline_statistics.
+          examples: list of InputExample, the evaluated set.
+
+        Returns:
+          {"baseline_mse": float, of the mapped values as eval_loss is with loss "mse";
+          "baseline_mae": float, in the values' units}.
+        """
+        import numpy as np
+
+        values = np.array([example.label for example in examples], np.float64)
+        mean = statistics["mean"]
+        errors = np.abs(self._in_units(values) - self._in_units(mean))
+        return {
+            "baseline_mse": float(np.mean(np.square(values - mean))),
+            "baseline_mae": float(np.mean(errors)),
+        }
+
+    def vector_baseline(self, encode, examples):
+        """The correlation of the values with the cosine of the two texts' vectors.
+
+        Args:
+          encode: function(list of str) -> float array [texts, width].
+          examples: list of InputExample, pairs with values.
+
+        Returns:
+          {"baseline_pearson", "baseline_spearman": float}.
+        """
+        import numpy as np
+
+        from bert_tools.sentence.similarity import similarity
+
+        vectors = encode([e.text_a for e in examples] + [e.text_b for e in examples])
+        cosines = similarity(*np.split(vectors, 2), "cosine")
+        values = np.array([example.label for example in examples], np.float64)
+        found = correlations(cosines, values)
+        return {f"{baselines.PREFIX}{name}": value for name, value in found.items()}
+
+    def compared(self, result):
+        """The baselines.Comparison of a result with baseline lines, or None without."""
+        remedies = f"{baselines.MORE_TRAINING}, a check of the columns and of --value_range"
+        if "baseline_spearman" in result:
+            return baselines.Comparison(
+                "spearman",
+                "baseline_spearman",
+                "the cosine of the starting weights' vectors",
+                f"{baselines.MORE_TRAINING}, a check of the columns, or using the starting model's "
+                "vectors as they are (extract_cls, evaluate_sts)",
+            )
+        if "baseline_mse" not in result:
+            return None
+        pair = ("eval_loss", "baseline_mse") if self._loss == "mse" else ("mae", "baseline_mae")
+        return baselines.Comparison(*pair, "the mean of the training values", remedies, True)
 
     def combine_windows(self, predictions):
         """What the mean of several windows' predictions says of the whole text: the mean."""

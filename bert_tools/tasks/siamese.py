@@ -8,7 +8,7 @@ import typing
 from bert_tools.errors import UserError
 from bert_tools.inputs.data_sets import DataSet
 from bert_tools.inputs.examples import Layout, parse_value
-from bert_tools.tasks import classify, regress
+from bert_tools.tasks import baselines, classify, regress
 
 # Sentence1..3 as in the known Keras example of this kind, or sentence-transformers' names.
 _TRIPLETS = Layout(
@@ -112,6 +112,7 @@ class Siamese:
     compares_texts = True  # See model_fn: the loss is on the vectors of several texts.
     label_flag = "value_column"
     label_columns = ("vals", "label_ids")
+    baseline_form: typing.ClassVar = {"label_counts": {str: int}}  # See baselines.read.
 
     def __init__(
         self,
@@ -308,6 +309,51 @@ class Siamese:
             far = np.max([similarity(vectors[:, 0], vectors[:, n], name) for n in others], 0)
             found["triplet_accuracy"] = float(np.mean(near > far))
         return found
+
+    def baseline_statistics(self, examples):
+        """What the baseline of classes needs of a training set: {"label_counts": {label: int}};
+        none are counted where the objective has no classes.
+        """
+        classes = self._objective.label == "class"
+        return {"label_counts": classify.label_counts(examples) if classes else {}}
+
+    def baseline(self, statistics, examples):
+        """What the training set's most frequent class for every example gives:
+        {"baseline_accuracy": float}; {} where there are no classes. That of vectors is in
+        baselines.VectorBaseline.
+        """
+        if not statistics["label_counts"] or not isinstance(examples[0].label, str):
+            return {}
+        label = classify.most_frequent(statistics["label_counts"], self.label_list)
+        right = sum(example.label == label for example in examples)
+        return {"baseline_accuracy": right / len(examples)}
+
+    def vector_baseline(self, result):
+        """The baseline lines of an evaluation (dict) with the weights that training starts from:
+        the metrics of the vectors, not those of a classifier whose weights are drawn at random.
+        """
+        others = ("loss", "eval_loss", "eval_accuracy", "global_step")
+        return {f"{baselines.PREFIX}{n}": value for n, value in result.items() if n not in others}
+
+    def compared(self, result):
+        """The baselines.Comparison of a result with baseline lines, or None without."""
+        for metric in ("spearman", "triplet_accuracy", "mrr"):
+            if f"{baselines.PREFIX}{metric}" in result:
+                return baselines.Comparison(
+                    metric,
+                    f"{baselines.PREFIX}{metric}",
+                    "the starting weights' vectors",
+                    f"{baselines.MORE_TRAINING}, another --objective, a check of the columns, or "
+                    "using the starting model's vectors as they are (extract_cls, evaluate_sts)",
+                )
+        if "baseline_accuracy" not in result:
+            return None
+        return baselines.Comparison(
+            "eval_accuracy",
+            "baseline_accuracy",
+            "the most frequent class of the training set",
+            f"{baselines.MORE_TRAINING}, or a check of the columns",
+        )
 
     def combine_windows(self, predictions):
         """What the mean of several windows' vectors says of the whole text: the mean."""

@@ -1,5 +1,6 @@
 """Extractive question answering: where the answer begins and ends, as the original run_squad.py."""
 
+from bert_tools.tasks import baselines
 from bert_tools.tasks.token_rows import by_example
 
 # Less than any logit, and two of them still a float32.
@@ -69,6 +70,31 @@ class Span:
             "start_logits": tf.pad(starts, padding, constant_values=_OUTSIDE),
             "end_logits": tf.pad(ends, padding, constant_values=_OUTSIDE),
         }
+
+    def baseline(self, scores, references):
+        """What no answer to any question scores.
+
+        Args:
+          scores: function(references, predictions) -> dict, of squad.scores.
+          references: dict {question's id: list of str}.
+
+        Returns:
+          {"baseline_exact_match", "baseline_f1", with CMRC's scores "baseline_average": float}, in
+          percent.
+        """
+        found = scores(references, dict.fromkeys(references, ""))
+        names = [name for name in ("exact_match", "f1", "average") if name in found]
+        return {f"{baselines.PREFIX}{name}": found[name] for name in names}
+
+    def compared(self, result):
+        """The baselines.Comparison of a result with baseline lines."""
+        return baselines.Comparison(
+            "f1",
+            "baseline_f1",
+            "no answer to any question",
+            f"{baselines.MORE_TRAINING}, or --tune_null_threshold=true with "
+            "--version_2_with_negative=true",
+        )
 
     def description(self):
         """What bert_tools.json keeps of the task: nothing but its name."""

@@ -3,10 +3,12 @@ section 5.3): the tag stands on a word's first piece.
 """
 
 import collections
+import typing
 
 import numpy as np
 
 from bert_tools.inputs.conll import entities
+from bert_tools.tasks import baselines
 from bert_tools.tasks.token_rows import by_example
 
 
@@ -22,6 +24,7 @@ class Tagging:
 
     name = "tag"
     reads_tokens = True  # See model_fn: the head is on every token.
+    baseline_form: typing.ClassVar = {"word_tags": {str: str}}  # See baselines.read.
 
     def __init__(self, labels):
         self.label_list = list(labels)
@@ -92,34 +95,85 @@ class Tagging:
         """
         decided = self.words(predictions, features)
         truth = self.words({"labels": features["label_ids"] - 1}, features)
-        right = words = 0
-        counts = collections.defaultdict(lambda: np.zeros(3, np.int64))
-        for sentence, numbers in truth.items():
-            right += sum(a == b for a, b in zip(numbers, decided[sentence], strict=True))
-            words += len(numbers)
-            wanted, got = (
-                set(entities([self.label_list[number] for number in tags]))
-                for tags in (numbers, decided[sentence])
-            )
-            for column, these in enumerate((wanted & got, got, wanted)):
-                for kind, *_ in these:
-                    counts[kind][column] += 1
-        per_class = {
-            kind: {**_scores(*counts[kind].tolist()), "examples": int(counts[kind][2])}
-            for kind in sorted(counts)
-        }
-        total = sum(counts.values(), np.zeros(3, np.int64)).tolist()
-        each = [scores["f1_score"] for scores in per_class.values()]
-        return {
-            "eval_accuracy": right / max(words, 1),
-            **_scores(*total),
-            "f1_score_macro": float(np.mean(each)) if each else 0.0,
-            "per_class": per_class,
-        }
+        named = [
+            [[self.label_list[number] for number in tags] for tags in (truth[n], decided[n])]
+            for n in truth
+        ]
+        return _metrics(named)
+
+    def baseline_statistics(self, sentences):
+        """What the baseline needs of a training set: {"word_tags": {word: tag}}, the most frequent
+        tag of each word, of equals the one seen first; words that are mostly O are left out.
+
+        Args:
+          sentences: list of conll.Sentence with tags.
+        """
+        counts = collections.defaultdict(collections.Counter)
+        for sentence in sentences:
+            for word, tag in zip(sentence.words, sentence.tags, strict=True):
+                counts[word][tag] += 1
+        tags = {word: found.most_common(1)[0][0] for word, found in counts.items()}
+        return {"word_tags": {word: tag for word, tag in tags.items() if tag != "O"}}
+
+    def baseline(self, statistics, sentences):
+        """What each word's most frequent tag in the training set gives; O for other words.
+
+        Args:
+          statistics: of baseline_statistics.
+          sentences: list of conll.Sentence with tags, the evaluated set.
+
+        Returns:
+          {"baseline_precision", "baseline_recall", "baseline_f1_score": float}, of entities.
+        """
+        tags = statistics["word_tags"]
+        found = _metrics([s.tags, [tags.get(word, "O") for word in s.words]] for s in sentences)
+        names = ("precision", "recall", "f1_score")
+        return {f"{baselines.PREFIX}{name}": found[name] for name in names}
+
+    def compared(self, result):
+        """The baselines.Comparison of a result with baseline lines, or None without."""
+        if "baseline_f1_score" not in result:
+            return None
+        return baselines.Comparison(
+            "f1_score",
+            "baseline_f1_score",
+            "the most frequent tag of each word in the training set",
+            f"{baselines.MORE_TRAINING}, a check of --word_column and --tag_column, or a model "
+            "that keeps upper and lower case",
+        )
 
     def description(self):
         """What bert_tools.json keeps of the task: what the head's columns mean."""
         return {"labels": self.label_list}
+
+
+def _metrics(pairs):
+    """See Tagging.metrics.
+
+    Args:
+      pairs: iterable of (list of str, list of str), the true and the decided tags of each sentence.
+    """
+    right = words = 0
+    counts = collections.defaultdict(lambda: np.zeros(3, np.int64))
+    for truth, decided in pairs:
+        right += sum(a == b for a, b in zip(truth, decided, strict=True))
+        words += len(truth)
+        wanted, got = set(entities(truth)), set(entities(decided))
+        for column, these in enumerate((wanted & got, got, wanted)):
+            for kind, *_ in these:
+                counts[kind][column] += 1
+    per_class = {
+        kind: {**_scores(*counts[kind].tolist()), "examples": int(counts[kind][2])}
+        for kind in sorted(counts)
+    }
+    total = sum(counts.values(), np.zeros(3, np.int64)).tolist()
+    each = [scores["f1_score"] for scores in per_class.values()]
+    return {
+        "eval_accuracy": right / max(words, 1),
+        **_scores(*total),
+        "f1_score_macro": float(np.mean(each)) if each else 0.0,
+        "per_class": per_class,
+    }
 
 
 def _scores(right, got, wanted):

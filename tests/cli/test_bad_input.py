@@ -390,7 +390,7 @@ def test_output_dir_that_cannot_be_written(refused, tmp_path, way):
 def assert_nothing_half_written(folder):
     """What is there is whole: no checkpoint without its parts, no file under a temporary name."""
     names = {p.name for p in folder.iterdir() if "tfevents" not in p.name}
-    whole = {"bert_config.json", "vocab.txt", "bert_tools.json", ".lock"}
+    whole = {"bert_config.json", "vocab.txt", "bert_tools.json", "baseline.json", ".lock"}
     assert names <= whole | {"train.tf_record", "train.tf_record.json"}
     assert checkpoints.latest(str(folder)) is None
 

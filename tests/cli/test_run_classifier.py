@@ -440,6 +440,12 @@ def test_folds(run, toy_model, tmp_path):
     assert results["eval_accuracy"] == pytest.approx(np.mean(accuracies))
     assert results["eval_accuracy_std"] == pytest.approx(np.std(accuracies, ddof=1))
     assert "eval_accuracy_std" in results_of(out / "eval_results.txt")
+    # Each fold has the baseline of its own training part; the mean alone is judged.
+    baselines = [fold["baseline_accuracy"] for fold in results["folds"]]
+    assert results["baseline_accuracy"] == pytest.approx(np.mean(baselines))
+    assert {"baseline_accuracy_std", "baseline_f1_score_macro"} <= results.keys()
+    fails = results["eval_accuracy"] <= results["baseline_accuracy"]
+    assert err.count("does not beat its baseline") == fails
 
 
 def test_folds_that_lack_a_class(run, toy_model, tmp_path):

@@ -40,6 +40,7 @@ def test_phases(sim, tmp_path, chosen):
     expected = {f"{RECORDS[p]}.tf_record{suffix}" for p in chosen for suffix in ("", ".json")}
     if "do_train" in chosen:
         expected |= {"bert_config.json", "vocab.txt", "bert_tools.json", "checkpoint"}
+        expected |= {"baseline.json"}
         expected |= {f"model.ckpt-4.{s}" for s in ("index", "data-00000-of-00001", "json")}
     if "do_eval" in chosen:
         expected |= {"eval_results.txt", "eval_results.json"}
@@ -55,7 +56,8 @@ def test_phases(sim, tmp_path, chosen):
 def test_eval_results(trained):
     folder, _ = trained
     lines = (folder / "eval_results.txt").read_text().splitlines()
-    names = ["eval_loss", "global_step", "loss", "mae", "pearson", "spearman"]
+    names = [f"baseline_{name}" for name in ("mae", "mse", "pearson", "spearman")]
+    names += ["eval_loss", "global_step", "loss", "mae", "pearson", "spearman"]
     assert [line.split(" = ")[0] for line in lines] == names
     found = {name: float(value) for name, value in results_of(folder / "eval_results.txt").items()}
     assert json.loads((folder / "eval_results.json").read_text()) == found

@@ -268,7 +268,8 @@ def test_best_metric_on_another_dev_set(run, flags, tmp_path):
     status, _, err = run(**given, do_eval=True)
     assert status == 0, err
     found = results(tmp_path / "out")
-    assert found.keys() == {"pearson", "spearman", "average_precision", "global_step"}
+    metrics = {"pearson", "spearman", "average_precision"}
+    assert found.keys() == {*metrics, *(f"baseline_{n}" for n in metrics), "global_step"}
     state = json.loads((tmp_path / "out" / "model.ckpt-8.json").read_text())["evaluation"]
     assert state["best"] == pytest.approx(found["spearman"])
     assert state["step"] == found["global_step"]

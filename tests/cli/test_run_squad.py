@@ -81,7 +81,10 @@ def test_whole_run(run, tmp_path):
     assert (out / "predictions.json").read_text().endswith("}\n")
     assert not (out / "null_odds.json").exists()
     results = results_of(out / "eval_results.txt")
-    assert {"exact_match", "f1", "total"} == set(results)
+    baseline = {"baseline_exact_match", "baseline_f1"}
+    assert {"exact_match", "f1", "total", *baseline} == set(results)
+    # One answer is the article "a", which the official scores take for no answer.
+    assert [float(results[name]) for name in baseline] == pytest.approx([100 / 7] * 2)
     saved = newest(out)
     assert saved["cls/squad/output_weights"].shape == (2, 16)
     assert "cls/squad/output_bias/adam_m" in saved and saved["global_step"] == 2
@@ -139,6 +142,7 @@ def test_impossible_questions_and_a_tuned_threshold(run, tmp_path):
     }
     results = {name: float(value) for name, value in results_of(out / "eval_results.txt").items()}
     assert results["NoAns_total"] == 3 and results["HasAns_total"] == 4
+    assert results["baseline_f1"] == results["baseline_exact_match"] == pytest.approx(400 / 7)
     # The best threshold was chosen for just this.
     assert results["f1"] >= 100 * 3 / 7 - 1e-9 and "best_exact_thresh" in results
     assert plots is None or len(list(plots.iterdir())) == 2
@@ -230,9 +234,13 @@ def test_questions_that_all_have_no_answer(run, tmp_path):
     (tmp_path / "none.json").write_text(json.dumps(squad(4, impossible=4)))
     flags = {"do_predict": True, "predict_file": tmp_path / "none.json", "plot_dir": plots}
     flags |= {"version_2_with_negative": True, "null_score_diff_threshold": -1e9}
-    assert run(**flags)[0] == 0
+    status, err = run(**flags)
+    assert status == 0, err
     results = json.loads((tmp_path / "out" / "eval_results.json").read_text())
     assert results["exact_match"] == results["f1"] == results["best_f1"] == 100
+    # What no answer at all scores too.
+    assert results["baseline_f1"] == 100
+    assert err.count("WARNING eval_results: f1 100 does not beat its baseline 100 (no answer") == 1
     assert plots is None or [path.name for path in plots.iterdir()] == ["null_odds.png"]
 
 
