@@ -40,12 +40,13 @@ def model_fn_builder(
         seed.
       learning_rate: float, the peak.
       num_train_steps, num_warmup_steps: int, for training.
-      task: an object of bert_tools.tasks, applied to the pooled output, or where it has
-        reads_tokens to every token's, with dropout of its dropout_rate (0.1) before; one that
-        compares_texts makes vectors of texts and compares them (tasks.siamese). Weights of a new
-        head begin with its initial_values {name: array}, others as biases 0, as matrices random.
-        None:
-        Regression(), or Classification with the labels 0, 1, ... where num_labels is more than 1.
+      task: an object of bert_tools.tasks, applied to what its pooling names (tasks.heads), or
+        where it has reads_tokens to every token's vector, with dropout of its dropout_rate (0.1)
+        before; one that compares_texts makes vectors of texts and compares them (tasks.siamese).
+        Weights of a new head begin with its initial_values(config) {name: array}, others as
+        biases 0, as matrices random.
+        None: Regression(), or Classification with the labels 0, 1, ... where num_labels is more
+        than 1.
       layerwise_lr_decay: float, see optimization.layerwise_factor; 1.0 is one rate for all.
       freeze_encoder: bool, trains the task's weights alone and leaves all of bert/ as it is.
       correct_bias: bool, see optimization.AdamWeightDecayOptimizer.
@@ -105,12 +106,10 @@ def model_fn_builder(
         if getattr(task, "reads_tokens", False):
             hidden = tf.cast(output.sequence_output, tf.float32)
         else:
-            # A task that does not say its pooling reads what the original's read.
-            poolings = [getattr(task, "pooling", "pooled")]
-            hidden = pooling.pool(output, features, poolings, [-1])
+            hidden = pooling.head_input(output, features, task.pooling)
         # 0.1 in every script of the original but run_squad, whatever the config says of the
         # encoder.
-        rate = getattr(task, "dropout_rate", 0.1) if getattr(task, "pooling", "") != "sides" else 0
+        rate = getattr(task, "dropout_rate", 0.1)
         if rng is not None and rate:
             place = tf.random.experimental.stateless_fold_in(rng, 0)
             hidden = encoder.dropout(hidden, rate, place)
@@ -125,7 +124,7 @@ def model_fn_builder(
         )
 
     def initial_weights(seed):
-        weights, begun = {}, getattr(task, "initial_values", {})
+        weights, begun = {}, getattr(task, "initial_values", lambda config: {})(bert_config)
         fresh = encoder.initial_weights(
             bert_config, seed, wanted=lambda name: name not in init_weights
         )

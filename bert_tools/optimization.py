@@ -153,10 +153,10 @@ class AdamWeightDecayOptimizer:
         return tf.cond(tf.math.is_finite(norm), update, lambda: tf.constant(False))
 
     def track_rows(self, slots):
-        """Lets `apply_gradients` compute the rows of the word embeddings that had a gradient so far,
-        and no others: the mean and the variance of the rest are 0, which Adam leaves as they are.
-        The result is the same, bit by bit. For one replica, and on a CPU, where the update of the
-        whole table is a large part of a step.
+        """Lets `apply_gradients` compute only the rows of the word embeddings that have had a
+        gradient: mean and variance of the others are 0, and Adam leaves these rows as they are. The
+        result is the same, bit by bit. For one replica on a CPU, where the update of the whole
+        table is a large part of a step.
 
         Args:
           slots: dict of `create_slots`, with their values; {} to compute all rows.
@@ -222,9 +222,7 @@ class AdamWeightDecayOptimizer:
 
         def all_rows():
             gradient = tf.convert_to_tensor(slices) * factor
-            self._update(
-                weight, slots, name, gradient, learning_rate, beta_1_power, beta_2_power
-            )
+            self._update(weight, slots, name, gradient, learning_rate, beta_1_power, beta_2_power)
             return True
 
         tf.cond(count <= int(_FEW_ROWS * weight.shape[0]), some, all_rows)

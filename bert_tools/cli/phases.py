@@ -359,9 +359,15 @@ class Session:
             )
 
     def _layout(self, path, split):
-        return task_data.scored_layout(
+        layout = task_data.scored_layout(
             self._command, self._source, self._stored, path, split, self._task.label_flag
         )
+        if layout.text_b is None and getattr(self._task, "pooling", None) == "pair":
+            raise UserError(
+                f"{path}: the model compares the two texts of a pair (--pooling=pair), and one "
+                "column is named; give --text_pair_column too"
+            )
+        return layout
 
     def _require_same_model(self, model):
         """Before anything is written into the folder of another model, or scored with it."""
@@ -392,6 +398,8 @@ class Session:
         path = os.path.join(folder, models.OUTPUT_DESCRIPTION)
         meta = files.read_json(path) if os.path.exists(path) else {}
         described = {"task": self._task.name, **self._task.description()}
+        if "head_pooling" in described:  # Folders from before that key.
+            meta.setdefault("head_pooling", "pooled")
         for name, value in described.items():
             if name in meta and meta[name] != value:
                 raise UserError(

@@ -100,6 +100,7 @@ def flags():
         "Folder for pictures of each evaluation (PNG): confusion matrix, ROC and precision-recall "
         "curves. Needs the extra plots.",
     )
+    shared_flags.define_pooling_flag(command)
     shared_flags.define_compute_flags(command)
     return command
 
@@ -116,6 +117,7 @@ def run(command):
     stored = task_data.description(command, kinds)
     if "max_seq_length" in stored:
         command.adopt("max_seq_length", stored["max_seq_length"])
+    task_data.agree_on_pooling(command, stored)
     if command.predict_output == "-":
         command.adopt("predict_format", "jsonl")
     if command.folds:
@@ -151,6 +153,7 @@ def run(command):
             _thresholds(command, stored, labels),
             command.tune_thresholds,
             fields,
+            command.pooling,
         )
         if "train" in asked:
             task.start_from(data["train"][1])
@@ -162,9 +165,11 @@ def run(command):
             class_weights=_class_weights(command, labels, data),
             label_smoothing=command.label_smoothing,
             predict_fields=fields,
+            pooling=command.pooling,
         )
     further = [phase for phase in asked if phase != "train"]
     data |= task_data.load(command, source, further, task.parse_label)
+    task_data.require_pairs(command, data)
     shared_flags.check_training_flags(command)
     on_scored = None
     if command.tune_thresholds:

@@ -74,6 +74,7 @@ def run(command):
         value_range = value_range or (source and source.value_range)
     task = regress.Regression(command.use_sigmoid_act, value_range, command.loss, command.pooling)
     data = task_data.load(command, source, asked, task.parse_label)
+    task_data.require_pairs(command, data)
     shared_flags.check_training_flags(command)
 
     app.import_tensorflow()

@@ -7,7 +7,7 @@ import os
 
 from bert_tools import files
 from bert_tools.errors import UserError
-from bert_tools.tasks import HEAD_POOLINGS
+from bert_tools.tasks import heads
 
 log = logging.getLogger("bert_tools")
 
@@ -196,10 +196,10 @@ def define_pooling_flag(command):
     command.enum(
         "pooling",
         "pooled",
-        HEAD_POOLINGS,
-        "what the head reads: pooled_output, as in the original; the mean of the tokens, which "
-        "suits sentence models, whose pooler was never trained; or [CLS] without the pooler. A "
-        "trained model remembers.",
+        heads.POOLINGS,
+        "what the head reads. pooled: pooled_output, as in the original; mean: the mean of the "
+        "tokens; cls: [CLS] without the pooler; pair: the means of the two texts of a pair, "
+        "compared, which learns quickest from sentence models. A trained model remembers.",
     )
 
 

@@ -11,7 +11,7 @@ from bert_tools.cli import shared_flags
 from bert_tools.errors import UserError
 from bert_tools.inputs import examples, tables
 from bert_tools.inputs.data_sets import OwnFiles, OwnReader
-from bert_tools.tasks import HEAD_POOLINGS
+from bert_tools.tasks import heads
 
 log = logging.getLogger("bert_tools")
 _SPLITS = {"train": "train", "eval": "dev", "predict": "test"}
@@ -194,8 +194,8 @@ def check_description(stored, path):
         "pairs": ("true or false", lambda value: isinstance(value, bool)),
         "use_sigmoid_act": ("true or false", lambda value: isinstance(value, bool)),
         "head_pooling": (
-            f"one of {', '.join(HEAD_POOLINGS)}",
-            lambda value: value in HEAD_POOLINGS,
+            f"one of {', '.join(heads.POOLINGS)}",
+            lambda value: value in list(heads.POOLINGS),
         ),
         "objective": ("a str", lambda value: isinstance(value, str)),
         "loss": ("a str", lambda value: isinstance(value, str)),
@@ -280,10 +280,25 @@ def agree(command, name, value, source="bert_tools.json"):
     command.adopt(name, value)
 
 
+def require_pairs(command, data):
+    """UserError for --pooling=pair where an example is a text alone.
+
+    Args:
+      data: dict of `load`.
+    """
+    for path, found in data.values():
+        alone = next((e for e in found if e.text_b is None), None)
+        if command.pooling == "pair" and alone is not None:
+            raise UserError(
+                f"--pooling=pair: {path} has a text without a second one ({alone.guid}); give "
+                "--text_pair_column, or another --pooling"
+            )
+
+
 def agree_on_pooling(command, stored):
     """As `agree`, for --pooling; a folder that says nothing was trained with the default."""
     if stored.get("task"):
-        agree(command, "pooling", stored.get("head_pooling", HEAD_POOLINGS[0]))
+        agree(command, "pooling", stored.get("head_pooling", heads.POOLINGS[0]))
 
 
 def data_set(command, table, stored, label_flag, needs_label=True):

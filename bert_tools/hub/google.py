@@ -61,6 +61,13 @@ def write(folder, model):
     from bert_tools.hub import output_folder
 
     models.check_fits_google(model, folder, "Google's layout")
+    if models.has_own_head(model):
+        logging.warning(
+            "%s: bert_tools honours head_pooling %s in bert_tools.json, the original scripts "
+            "ignore it, and their outputs will differ",
+            folder,
+            model.meta["head_pooling"],
+        )
     if model.config.hidden_act == "gelu_erf":
         logging.warning(
             "%s: these weights want the exact (erf) GELU; bert_tools honours the key gelu_form "

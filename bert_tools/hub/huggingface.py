@@ -182,12 +182,22 @@ def write(folder, model):
     Raises:
       UserError: the folder is not empty, or cannot be written.
     """
+    from absl import logging
     from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
     from bert_tools.hub import output_folder
 
     models.check_known(model, folder)
+    if models.has_own_head(model):
+        model = model._replace(
+            weights={n: w for n, w in model.weights.items() if n not in models.OUTPUT_WEIGHTS}
+        )
+        logging.warning(
+            "%s: Hugging Face has no class for a head with head_pooling %s; left out",
+            model.source,
+            model.meta["head_pooling"],
+        )
     tensors = _tensors(model)
     with files.aside_folder(folder) as aside:
         write_description(aside, model)

@@ -17,6 +17,7 @@ TOKENIZER_CONFIG = "tokenizer_config.json"
 VOCABULARY = "vocab.txt"
 TOKENIZER = "tokenizer.json"
 CASING_KEYS = ("do_lower_case", "strip_accents", "tokenize_chinese_chars")
+OUTPUT_WEIGHTS = ("output_weights", "output_bias")  # The head of a task for whole texts.
 _POOLER = "bert/pooler/"
 
 
@@ -247,6 +248,13 @@ def check_fits_google(model, folder, layout):
             f"{folder}: {layout} holds BERTs with WordPiece vocabularies and cannot hold {what}; "
             "write it in Hugging Face's layout"
         )
+
+
+def has_own_head(model):
+    """Whether a model's head reads what no other program gives it, see tasks.heads."""
+    return model.meta.get("head_pooling", "pooled") != "pooled" and any(
+        name in model.weights for name in OUTPUT_WEIGHTS
+    )
 
 
 def check_known(model, folder):

@@ -283,15 +283,8 @@ def pool(output, batch, poolings, layers):
         None if layer is None else tf.reshape(layer, [-1, layer.shape[-1]])
         for layer in output.layers
     ]
-    mask = tf.reshape(batch["input_mask"], [-1])
-    first = batch.get("first_positions")
-    if first is None:
-        rows, width = tf.unstack(tf.shape(batch["input_mask"]))
-        first = tf.range(rows) * width
+    first, owners = _examples_of(batch)
     count = tf.shape(first)[0]
-    # Which example each token is of; -1 for padding, which segment operations leave out.
-    owners = tf.searchsorted(first, tf.range(tf.size(mask)), side="right") - 1
-    owners = tf.where(mask > 0, owners, -1)
 
     def mean(x):
         sums = tf.math.unsorted_segment_sum(tf.cast(x, tf.float32), owners, count)
@@ -301,16 +294,7 @@ def pool(output, batch, poolings, layers):
     def highest(x):
         return tf.math.unsorted_segment_max(tf.cast(x, tf.float32), owners, count)
 
-    def sides(x):
-        """|u - v| and u * v of the normalised means of a pair's two texts."""
-        sides = tf.where(owners < 0, -1, 2 * owners + tf.reshape(batch["segment_ids"], [-1]))
-        sums = tf.math.unsorted_segment_sum(tf.cast(x, tf.float32), sides, 2 * count)
-        both = tf.reshape(tf.math.l2_normalize(sums, -1, 1e-24), [count, 2, x.shape[-1]])
-        u, v = tf.unstack(both, axis=1)
-        size = float(x.shape[-1])
-        return tf.concat([tf.abs(u - v) * size**0.5, u * v * size], 1)
-
-    of_tokens = {"sides": sides, "cls": lambda x: tf.gather(x, first), "mean": mean, "max": highest}
+    of_tokens = {"cls": lambda x: tf.gather(x, first), "mean": mean, "max": highest}
     parts = []
     for pooling in poolings:
         if pooling == "pooled":
@@ -321,3 +305,43 @@ def pool(output, batch, poolings, layers):
         else:
             parts += [of_tokens[pooling](flat[layer]) for layer in layers]
     return tf.concat([tf.cast(part, tf.float32) for part in parts], 1)
+
+
+def head_input(output, batch, pooling):
+    """The vector that the head of a task for whole texts reads.
+
+    Args:
+      output, batch: see `pool`.
+      pooling: one of tasks.heads.POOLINGS. For "pair" both texts of an example become the mean of
+        their tokens in the last layer (with the special tokens of their segment), scaled to length
+        1: u and v. The result is sqrt(hidden) * |u - v| and hidden * u * v, joined, so that its
+        elements are near 1; these are the features of InferSent (Conneau et al. 2017,
+        https://arxiv.org/abs/1705.02364), here of texts that see each other.
+
+    Returns:
+      float32 Tensor [examples, hidden], for "pair" [examples, 2 * hidden].
+    """
+    if pooling != "pair":
+        return pool(output, batch, [pooling], [-1])
+    hidden = output.sequence_output.shape[-1]
+    first, owners = _examples_of(batch)
+    count = tf.shape(first)[0]
+    texts = 2 * owners + tf.reshape(batch["segment_ids"], [-1])
+    tokens = tf.cast(tf.reshape(output.sequence_output, [-1, hidden]), tf.float32)
+    sums = tf.math.unsorted_segment_sum(tokens, tf.where(owners < 0, -1, texts), 2 * count)
+    directions = tf.math.l2_normalize(tf.reshape(sums, [count, 2, hidden]), -1, 1e-24)
+    u, v = tf.unstack(directions, axis=1)
+    return tf.concat([tf.abs(u - v) * hidden**0.5, u * v * float(hidden)], 1)
+
+
+def _examples_of(batch):
+    """(where each example begins, int32 [examples]; which example each of the flattened tokens is
+    of, int32 [batch * seq], -1 for padding, which segment operations leave out).
+    """
+    mask = tf.reshape(batch["input_mask"], [-1])
+    first = batch.get("first_positions")
+    if first is None:
+        rows, width = tf.unstack(tf.shape(batch["input_mask"]))
+        first = tf.range(rows) * width
+    owners = tf.searchsorted(first, tf.range(tf.size(mask)), side="right") - 1
+    return first, tf.where(mask > 0, owners, -1)

@@ -41,7 +41,11 @@ class Reranker:
             model.meta.get("use_sigmoid_act", True),
         )
         self.value_range = tuple(value_range) if value_range else (0.0, 1.0) if sigmoid else None
-        regression = Regression(sigmoid, value_range and tuple(value_range))
+        regression = Regression(
+            sigmoid,
+            value_range and tuple(value_range),
+            pooling=model.meta.get("head_pooling", "pooled"),
+        )
         model_fn = model_fn_builder(model.config, None, model.weights, task=regression)
         self._estimator = Estimator(model_fn, RunConfig(None, precision=precision))
         self._tokenizer = model.tokenizer

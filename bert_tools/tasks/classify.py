@@ -8,7 +8,7 @@ from bert_tools.errors import UserError
 from bert_tools.inputs.data_sets import DataSet
 from bert_tools.inputs.examples import Layout
 from bert_tools.inputs.tables import listed, shown
-from bert_tools.tasks import baselines
+from bert_tools.tasks import baselines, heads
 
 FIELDS = ("probabilities", "log_probabilities", "labels", "logits", "pooled_output")
 _DEFAULT_FIELDS = ("log_probabilities", "pooled_output")
@@ -173,7 +173,7 @@ def label_counts(examples):
 
 
 class Classification:
-    """Reading of labels, head, loss and metrics of classification on the pooled output.
+    """Reading of labels, head, loss and metrics of classification.
 
     Args:
       labels: sequence of at least two labels, in the order of their columns.
@@ -185,6 +185,7 @@ class Classification:
       predict_fields: of FIELDS, what `row` and `record` write of a prediction, and what
         predictions hold besides probabilities and labels. None: all but logits, and `row` has the
         probabilities.
+      pooling: one of heads.POOLINGS, what the head reads; also an attribute.
     """
 
     name = "classify"
@@ -199,6 +200,7 @@ class Classification:
         label_smoothing=0.0,
         aliases=None,
         predict_fields=None,
+        pooling="pooled",
     ):
         self.label_list = [str(label) for label in labels]
         if len(set(self.label_list)) < max(2, len(self.label_list)):
@@ -224,6 +226,7 @@ class Classification:
         self._class_weights = class_weights
         self._label_smoothing = label_smoothing
         self._aliases = dict(aliases or {})
+        self.pooling, self.dropout_rate = pooling, heads.dropout_rate(pooling)
         self._row_fields = predict_fields or ("probabilities",)
         self._fields = {"probabilities", "labels", *(predict_fields or _DEFAULT_FIELDS)}
 
@@ -242,15 +245,15 @@ class Classification:
 
     def head_shapes(self, config):
         """{name: shape} of the head's weights."""
-        count = len(self.label_list)
-        return {"output_weights": (count, config.hidden_size), "output_bias": (count,)}
+        count, width = len(self.label_list), heads.input_width(self.pooling, config)
+        return {"output_weights": (count, width), "output_bias": (count,)}
 
-    def apply(self, weights, pooled_output, features, training=False):
+    def apply(self, weights, hidden, features, training=False):
         """The head.
 
         Args:
           weights: dict that holds output_weights [labels, hidden] and output_bias [labels].
-          pooled_output: float32 Tensor [n, hidden].
+          hidden: float32 Tensor [n, heads.input_width], of sentence.pooling.head_input.
           features: dict; `label_ids` integer [n].
           training: bool, class weights and label smoothing count; without, the loss is the
             cross-entropy alone.
@@ -258,11 +261,12 @@ class Classification:
         Returns:
           (per_example_loss float32 [n]; predictions, those of predict_fields: log_probabilities,
           probabilities, logits float32 [n, labels], labels int32 [n] (the most probable one's
-          number), pooled_output float32 [n, hidden]).
+          number), pooled_output float32
+          [n, heads.input_width], what the head reads).
         """
         import tensorflow as tf
 
-        logits = tf.matmul(pooled_output, weights["output_weights"], transpose_b=True)
+        logits = tf.matmul(hidden, weights["output_weights"], transpose_b=True)
         logits = tf.nn.bias_add(logits, weights["output_bias"])
         log_probabilities = tf.nn.log_softmax(logits, axis=-1)
         label_ids, count = features["label_ids"], len(self.label_list)
@@ -277,7 +281,7 @@ class Classification:
             "probabilities": tf.nn.softmax(logits, axis=-1),
             "labels": tf.argmax(logits, axis=-1, output_type=tf.int32),
             "logits": logits,
-            "pooled_output": pooled_output,
+            "pooled_output": hidden,
         }
         return loss, {name: predictions[name] for name in predictions if name in self._fields}
 
@@ -389,7 +393,7 @@ class Classification:
 
     def description(self):
         """What bert_tools.json keeps of the task: what the head's columns mean."""
-        return {"labels": self.label_list}
+        return {"labels": self.label_list, "head_pooling": self.pooling}
 
 
 def short(value):

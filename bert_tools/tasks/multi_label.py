@@ -8,12 +8,12 @@ import numpy as np
 from bert_tools.errors import UserError
 from bert_tools.inputs.features import LabelSet
 from bert_tools.inputs.tables import listed, shown
-from bert_tools.tasks import baselines
+from bert_tools.tasks import baselines, heads
 from bert_tools.tasks.classify import in_order, parse_label, short
 
 
 class MultiLabel:
-    """Reading of labels, head, loss and metrics of several labels on the pooled output.
+    """Reading of labels, head, loss and metrics of several labels.
 
     Args:
       labels: sequence of at least two labels, in the order of their columns.
@@ -22,6 +22,7 @@ class MultiLabel:
       tune: bool, `metrics` first chooses the thresholds with which each label's F1 is highest, and
         keeps them; an attribute, too.
       predict_fields: of classify.FIELDS, see classify.Classification.
+      pooling: one of heads.POOLINGS, what the head reads; also an attribute.
 
     Attributes:
       initial_values: {name: float32 array}, what weights of a new head begin with that are not to
@@ -32,7 +33,15 @@ class MultiLabel:
     label_flag = "label_column"
     baseline_form: typing.ClassVar = {"label_shares": {str: float}}  # See baselines.read.
 
-    def __init__(self, labels, separator=",", thresholds=0.5, tune=False, predict_fields=None):
+    def __init__(
+        self,
+        labels,
+        separator=",",
+        thresholds=0.5,
+        tune=False,
+        predict_fields=None,
+        pooling="pooled",
+    ):
         self.label_list = LabelSet(str(label) for label in labels)
         if len(set(self.label_list)) < max(2, len(self.label_list)):
             raise UserError(
@@ -45,7 +54,8 @@ class MultiLabel:
         self._separator, self.tune = separator, tune
         self._row_fields = predict_fields or ("probabilities",)
         self._fields = {"probabilities", *(predict_fields or ("pooled_output",))}
-        self.initial_values = {}
+        self.pooling, self.dropout_rate = pooling, heads.dropout_rate(pooling)
+        self._initial_values = {}
 
     def parse_label(self, cell):
         """The labels of a cell, as a tuple in the order of label_list; an empty cell has none.
@@ -74,31 +84,39 @@ class MultiLabel:
         wanted = self._truth(examples)
         # Half an example more of either kind, as one that is in none or all has no logit.
         share = (wanted.sum(0) + 0.5) / (len(wanted) + 1)
-        self.initial_values = {"output_bias": np.log(share / (1 - share)).astype(np.float32)}
+        self._initial_values = {"output_bias": np.log(share / (1 - share)).astype(np.float32)}
 
     def head_shapes(self, config):
         """{name: shape} of the head's weights."""
-        count = len(self.label_list)
-        return {"output_weights": (count, config.hidden_size), "output_bias": (count,)}
+        count, width = len(self.label_list), heads.input_width(self.pooling, config)
+        return {"output_weights": (count, width), "output_bias": (count,)}
 
-    def apply(self, weights, pooled_output, features, training=False):
+    def initial_values(self, config):
+        """{name: array} of the weights of a new head that begin neither as 0 nor at random; see
+        start_from.
+        """
+        del config
+        return self._initial_values
+
+    def apply(self, weights, hidden, features, training=False):
         """The head.
 
         Args:
           weights: dict that holds output_weights [labels, hidden] and output_bias [labels].
-          pooled_output: float32 Tensor [n, hidden].
+          hidden: float32 Tensor [n, heads.input_width], of sentence.pooling.head_input.
           features: dict; `label_ids` integer [n, labels], 1 for the labels that hold.
           training: bool; without effect.
 
         Returns:
           (per_example_loss float32 [n], the mean over labels of the binary cross-entropy;
           predictions, those of predict_fields: probabilities (each label's own), log_probabilities,
-          logits float32 [n, labels], pooled_output float32 [n, hidden]).
+          logits float32 [n, labels], pooled_output float32
+          [n, heads.input_width], what the head reads).
         """
         del training
         import tensorflow as tf
 
-        logits = tf.matmul(pooled_output, weights["output_weights"], transpose_b=True)
+        logits = tf.matmul(hidden, weights["output_weights"], transpose_b=True)
         logits = tf.nn.bias_add(logits, weights["output_bias"])
         wanted = tf.cast(features["label_ids"], tf.float32)
         losses = tf.nn.sigmoid_cross_entropy_with_logits(wanted, logits)
@@ -106,7 +124,7 @@ class MultiLabel:
             "log_probabilities": tf.math.log_sigmoid(logits),
             "probabilities": tf.sigmoid(logits),
             "logits": logits,
-            "pooled_output": pooled_output,
+            "pooled_output": hidden,
         }
         kept = {name: predictions[name] for name in predictions if name in self._fields}
         return tf.reduce_mean(losses, axis=-1), kept
@@ -250,7 +268,7 @@ class MultiLabel:
 
     def description(self):
         """What bert_tools.json keeps of the task: what the head's columns mean."""
-        return {"labels": list(self.label_list)}
+        return {"labels": list(self.label_list), "head_pooling": self.pooling}
 
 
 def labels_of(examples, path):

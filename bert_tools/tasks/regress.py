@@ -6,7 +6,7 @@ import typing
 from bert_tools.errors import UserError
 from bert_tools.inputs.data_sets import DataSet
 from bert_tools.inputs.examples import Layout, parse_value
-from bert_tools.tasks import baselines
+from bert_tools.tasks import baselines, heads
 
 LOSSES = ("mse", "logistic")
 
@@ -41,7 +41,7 @@ def correlations(found, wanted):
 
 
 class Regression:
-    """Reading of values, head, loss and metrics of regression on the pooled output.
+    """Reading of values, head, loss and metrics of regression.
 
     Args:
       use_sigmoid_act: bool, a sigmoid on the single output (values in 0..1).
@@ -49,7 +49,7 @@ class Regression:
         predictions, or None.
       loss: "mse", the squared error, as the original; or "logistic", the cross-entropy of the
         sigmoid with a value in 0..1 as a probability.
-      pooling: one of HEAD_POOLINGS, the vector that the head reads.
+      pooling: one of heads.POOLINGS, what the head reads; also an attribute.
     """
 
     name = "regress"
@@ -66,7 +66,7 @@ class Regression:
         self.value_range = value_range
         self._use_sigmoid_act = use_sigmoid_act
         self._loss = loss
-        self.pooling = pooling
+        self.pooling, self.dropout_rate = pooling, heads.dropout_rate(pooling)
 
     def parse_label(self, cell):
         """A value of a file, mapped to what the loss is computed on.
@@ -90,20 +90,20 @@ class Regression:
 
     def head_shapes(self, config):
         """{name: shape} of the head's weights."""
-        import os
-        import numpy as np
-        w = config.hidden_size * (1 + (self.pooling == "sides"))
-        sc = float(os.environ.get("SC", "10"))
-        if self.pooling == "sides":
-            self.initial_values = {"output_weights": np.concatenate([np.zeros((1, w//2)), np.full((1, w//2), sc / (w // 2))], 1).astype(np.float32), "output_bias": np.array([-0.8*sc], np.float32)}
-        return {"output_weights": (1, w), "output_bias": (1,)}
+        width = heads.input_width(self.pooling, config)
+        return {"output_weights": (1, width), "output_bias": (1,)}
 
-    def apply(self, weights, pooled_output, features, training=False):
+    def initial_values(self, config):
+        """{name: array} of the weights of a new head that begin neither as 0 nor at random."""
+        cosine = self.pooling == "pair" and self._use_sigmoid_act
+        return heads.cosine_start(config) if cosine else {}
+
+    def apply(self, weights, hidden, features, training=False):
         """The head.
 
         Args:
-          weights: dict that holds output_weights [1, hidden] and output_bias [1].
-          pooled_output: float32 Tensor [n, hidden].
+          weights: dict that holds head_shapes.
+          hidden: float32 Tensor [n, heads.input_width], of sentence.pooling.head_input.
           features: dict; `vals` float32 [n], mapped by parse_label.
           training: bool; without effect, the loss is the same.
 
@@ -114,7 +114,7 @@ class Regression:
         del training
         import tensorflow as tf
 
-        logits = tf.matmul(pooled_output, weights["output_weights"], transpose_b=True)
+        logits = tf.matmul(hidden, weights["output_weights"], transpose_b=True)
         logits = tf.squeeze(tf.nn.bias_add(logits, weights["output_bias"]), 1)
         output = tf.sigmoid(logits) if self._use_sigmoid_act else logits
         vals = features["vals"]

@@ -225,9 +225,11 @@ def test_description():
         "value_range": None,
         "use_sigmoid_act": True,
         "loss": "mse",
+        "head_pooling": "pooled",
     }
     assert Regression(True, (0.0, 5.0), "logistic").description() == {
         "value_range": [0.0, 5.0],
         "use_sigmoid_act": True,
         "loss": "logistic",
+        "head_pooling": "pooled",
     }
