@@ -13,7 +13,7 @@ import pytest
 from cli_toys import as_arguments, newest, plain, records, results_of, toy_flags, values_of
 
 from bert_tools import encoder, hub
-from bert_tools.cli import phases
+from bert_tools.cli import convert_checkpoint, phases
 from bert_tools.hub import google
 from bert_tools.tokenization import FullTokenizer
 
@@ -227,6 +227,47 @@ def test_logistic_loss(sim, toy_data, tmp_path):
     assert description(tmp_path / "out")["loss"] == "logistic"
 
 
+@pytest.mark.parametrize("pooling", ["mean", "cls", "pair"])
+def test_pooling_of_the_head(sim, run, refused, toy_model, tmp_path, pooling):
+    """Kept with the model; layouts of others are told that they cannot have it."""
+    out = tmp_path / "out"
+    sim(**ALL, pooling=pooling)
+    assert description(out)["head_pooling"] == pooling
+    expected = (out / "test_results.tsv").read_text()
+    for flags in ({}, {"pooling": pooling, "batching": "pad"}):
+        sim(do_predict=True, bert=None, **flags)
+        found = [float(value) for value in (out / "test_results.tsv").read_text().split()]
+        assert found == pytest.approx([float(value) for value in expected.split()], abs=1e-6)
+    error = refused(do_train=None, do_eval=True, pooling="pooled", bert=None)
+    assert f"--pooling=pooled: the model was trained with {pooling}" in error
+    head = {n: w.shape for n, w in hub.load(str(out)).weights.items() if not n.startswith("bert/")}
+    assert head == {"output_weights": (1, 32 if pooling == "pair" else 16), "output_bias": (1,)}
+    written = str(tmp_path / "hf")
+    words = [f"--bert={out}", "--to=huggingface", f"--output_dir={written}"]
+    assert convert_checkpoint.main(words) == 0
+    assert "output_weights" not in hub.load(written).weights
+
+
+def test_pooling_of_pairs_needs_pairs(refused, run, sim, toy_data, tmp_path):
+    write_own_files(tmp_path / "own", toy_data, "csv")
+    columns = {**NAMED, "text_pair_column": None}
+    flags = {"task_name": "csv", "data_dir": tmp_path / "own", **columns, "pooling": "pair"}
+    assert "a text without a second one (train-" in refused(**flags)
+    sim(**ALL, pooling="pair")
+    status, _, err = run(bert=tmp_path / "out", predict_file=f"{toy_data}/dev.tsv", text_column=0)
+    assert status == 1 and "give --text_pair_column too" in err
+
+
+def test_a_folder_from_before_the_pooling_flag(sim, refused, tmp_path):
+    sim(do_train=True, max_train_steps=1)
+    path = tmp_path / "out" / "bert_tools.json"
+    stored = json.loads(path.read_text())
+    del stored["head_pooling"]
+    path.write_text(json.dumps(stored))
+    assert 'its model has head_pooling "pooled"' in refused(pooling="mean", max_train_steps=2)
+    sim(do_train=True, max_train_steps=2)
+
+
 def test_later_phases_take_the_flags_of_training(sim, read, toy_data, tmp_path):
     """max_seq_length, use_sigmoid_act, value_range and loss that are not given."""
     write_values(toy_data, lambda value: 10 * value - 5)
@@ -244,11 +285,16 @@ def test_later_phases_take_the_flags_of_training(sim, read, toy_data, tmp_path):
     (out / "bert_tools.json").write_text(json.dumps(stored))
     seen = read(do_predict=True, bert=None, max_seq_length=None)
     assert seen["command"].max_seq_length == 7
-    kept = {"use_sigmoid_act": False, "value_range": None, "loss": "mse"}
+    kept = {
+        "use_sigmoid_act": False,
+        "value_range": None,
+        "loss": "mse",
+        "head_pooling": "pooled",
+    }
     assert seen["task"].description() == kept
     # A length that is given wins, and training begins with the defaults.
     assert read(do_predict=True, bert=None, max_seq_length=5)["command"].max_seq_length == 5
-    defaults = {"use_sigmoid_act": True, "value_range": [-9.0, 9.0], "loss": "mse"}
+    defaults = {**kept, "use_sigmoid_act": True, "value_range": [-9.0, 9.0]}
     seen = read(do_train=True, max_seq_length=None, value_range="-9,9")
     assert seen["command"].max_seq_length == 128
     assert seen["task"].description() == defaults

@@ -2,11 +2,13 @@
 
 import json
 
+import numpy as np
 import pytest
+import tensorflow as tf
 
-from bert_tools import hub
+from bert_tools import encoder, hub
 from bert_tools.errors import UserError
-from bert_tools.sentence.pooling import DENSE_ACTIVATIONS, Recipe, modules, recipe
+from bert_tools.sentence.pooling import DENSE_ACTIVATIONS, Recipe, head_input, modules, recipe
 
 MODULES = [("Transformer", ""), ("Pooling", "1_Pooling"), ("Normalize", "2_Normalize")]
 
@@ -130,3 +132,32 @@ def test_damaged(described, tmp_path):
 def test_descriptions_of_another_type(described, parts, message):
     with pytest.raises(UserError, match=message):
         described(**parts)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls", "pair"])
+def test_what_a_head_reads(pooling):
+    """Two pairs in one packed row and one in a row of its own, by hand in float64."""
+    tokens = np.random.default_rng(0).normal(size=(2, 8, 4)).astype(np.float32)
+    mask = np.array([[1, 1, 1, 1, 2, 2, 2, 0], [1, 1, 1, 0, 0, 0, 0, 0]], np.int32)
+    segments = np.array([[0, 0, 1, 1, 0, 1, 1, 0], [0, 0, 1, 0, 0, 0, 0, 0]], np.int32)
+    batch = {"input_mask": mask, "segment_ids": segments}
+    batch["first_positions"] = np.array([0, 4, 8], np.int32)
+    output = encoder.EncoderOutput(*map(tf.constant, (tokens, tokens[:, 0])), [tf.constant(tokens)])
+    found = head_input(output, batch, pooling).numpy()
+    wide = tokens.astype(np.float64)
+    for row, (line, first, second) in enumerate(
+        [
+            (0, slice(0, 2), slice(2, 4)),
+            (0, slice(4, 5), slice(5, 7)),
+            (1, slice(0, 2), slice(2, 3)),
+        ]
+    ):
+        if pooling == "cls":
+            expected = wide[line, first.start]
+        elif pooling == "mean":
+            expected = wide[line, first.start : second.stop].mean(0)
+        else:
+            u, v = (wide[line, part].mean(0) for part in (first, second))
+            u, v = u / np.linalg.norm(u), v / np.linalg.norm(v)
+            expected = np.concatenate([2 * np.abs(u - v), 4 * u * v])
+        np.testing.assert_allclose(found[row], expected, atol=1e-5)
