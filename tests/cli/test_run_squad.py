@@ -195,7 +195,7 @@ def test_a_small_model_learns(run, tmp_path, monkeypatch):
         do_predict=True,
         predict_file=tmp_path / "train.json",
         num_train_epochs=60,
-        learning_rate=1e-2,
+        learning_rate=3e-3,
     )
     assert status == 0, err
     assert float(results_of(tmp_path / "out" / "eval_results.txt")["f1"]) > 60

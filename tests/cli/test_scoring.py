@@ -242,7 +242,10 @@ def test_columns_of_training_are_used_later(run, score, wide_model, tmp_path):
     columns = {"text_a": "text", "text_b": None, "label": "score", "header": True}
     assert (meta["columns"], meta["pairs"]) == (columns, False)
     found = score(bert=out, predict_file=tmp_path / "later.csv").splitlines()
-    assert len(found) == 12 and found[0] == found[5] != found[1]
+    assert len(found) == 12
+    # The same text, up to how a machine's products round in another row of a batch.
+    assert float(found[0]) == pytest.approx(float(found[5]), abs=1e-6)
+    assert float(found[0]) != pytest.approx(float(found[1]), abs=1e-6)
     line = json.loads(score(bert=out, eval_file=tmp_path / "later.csv"))
     values = np.array([n % 5 for n in range(12)])
     assert line["mae"] == pytest.approx(np.abs(np.array(found, float) - values).mean(), rel=1e-4)
