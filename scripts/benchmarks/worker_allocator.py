@@ -64,6 +64,8 @@ if work == "encode":
     mark()
     count = len(texts)
 else:
+    if work == "predict":
+        examples = examples[: 20 * steps]
     converted = features.convert_examples_to_features(examples, None, WIDTH, model.tokenizer)
     batch_size = int(work.partition("-")[2] or 8)
     total = int(len(examples) / batch_size * 3)
