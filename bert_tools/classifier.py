@@ -75,6 +75,7 @@ class Classifier:
         if not labels:
             raise UserError(f"{handle}: does not say what its classes are; give labels")
         task = Classification(labels, pooling=model.meta.get("head_pooling", "pooled"))
+        task.separator_id = model.tokenizer.sep_id
         model_fn = model_fn_builder(model.config, len(labels), model.weights, task=task)
         estimator = Estimator(model_fn, RunConfig(None, precision=precision))
         positions = model.config.max_position_embeddings

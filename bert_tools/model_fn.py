@@ -106,7 +106,7 @@ def model_fn_builder(
         if getattr(task, "reads_tokens", False):
             hidden = tf.cast(output.sequence_output, tf.float32)
         else:
-            hidden = pooling.head_input(output, features, task.pooling)
+            hidden = pooling.head_input(output, features, task.pooling, task.separator_id)
         # 0.1 in every script of the original but run_squad, whatever the config says of the
         # encoder.
         rate = getattr(task, "dropout_rate", 0.1)

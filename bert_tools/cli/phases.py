@@ -80,6 +80,7 @@ class Session:
         self._precision = precision = shared_flags.precision(command)
         self._model = model = self._with_head_that_fits(self._load_model())
         self._tokenizer, self._width = model.tokenizer, command.max_seq_length
+        task.separator_id = model.tokenizer.sep_id  # Known once the model is loaded.
         features.check_max_seq_length(self._width, self._tokenizer.pair_separators)
         self._steps = self._planned_steps() if "train" in data else 0
         self._chief = is_chief(strategy)

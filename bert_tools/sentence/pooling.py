@@ -307,16 +307,18 @@ def pool(output, batch, poolings, layers):
     return tf.concat([tf.cast(part, tf.float32) for part in parts], 1)
 
 
-def head_input(output, batch, pooling):
+def head_input(output, batch, pooling, separator_id=None):
     """The vector that the head of a task for whole texts reads.
 
     Args:
       output, batch: see `pool`.
       pooling: one of tasks.heads.POOLINGS. For "pair" both texts of an example become the mean of
-        their tokens in the last layer (with the special tokens of their segment), scaled to length
-        1: u and v. The result is sqrt(hidden) * |u - v| and hidden * u * v, joined, so that its
+        their tokens in the last layer (with the special tokens around them), scaled to length 1: u
+        and v. The result is sqrt(hidden) * |u - v| and hidden * u * v, joined, so that its
         elements are near 1; these are the features of InferSent (Conneau et al. 2017,
         https://arxiv.org/abs/1705.02364), here of texts that see each other.
+      separator_id: int, the id of the token between two texts ([SEP], </s>); for "pair". Segment
+        ids do not tell the texts apart in the families that have one segment.
 
     Returns:
       float32 Tensor [examples, hidden], for "pair" [examples, 2 * hidden].
@@ -326,7 +328,11 @@ def head_input(output, batch, pooling):
     hidden = output.sequence_output.shape[-1]
     first, owners = _examples_of(batch)
     count = tf.shape(first)[0]
-    texts = 2 * owners + tf.reshape(batch["segment_ids"], [-1])
+    # The second text begins behind the example's first separator.
+    ends = tf.cast(tf.reshape(batch["input_ids"], [-1]) == separator_id, tf.int32)
+    before = tf.cumsum(ends, exclusive=True)
+    before -= tf.gather(tf.gather(before, first), tf.maximum(owners, 0))
+    texts = 2 * owners + tf.minimum(before, 1)
     tokens = tf.cast(tf.reshape(output.sequence_output, [-1, hidden]), tf.float32)
     sums = tf.math.unsorted_segment_sum(tokens, tf.where(owners < 0, -1, texts), 2 * count)
     directions = tf.math.l2_normalize(tf.reshape(sums, [count, 2, hidden]), -1, 1e-24)

@@ -46,6 +46,7 @@ class Reranker:
             value_range and tuple(value_range),
             pooling=model.meta.get("head_pooling", "pooled"),
         )
+        regression.separator_id = model.tokenizer.sep_id
         model_fn = model_fn_builder(model.config, None, model.weights, task=regression)
         self._estimator = Estimator(model_fn, RunConfig(None, precision=precision))
         self._tokenizer = model.tokenizer

@@ -185,7 +185,8 @@ class Classification:
       predict_fields: of FIELDS, what `row` and `record` write of a prediction, and what
         predictions hold besides probabilities and labels. None: all but logits, and `row` has the
         probabilities.
-      pooling: one of heads.POOLINGS, what the head reads; also an attribute.
+      pooling: one of heads.POOLINGS, what the head reads; also an attribute. "pair" needs the
+        attribute separator_id, see sentence.pooling.head_input.
     """
 
     name = "classify"
@@ -227,6 +228,7 @@ class Classification:
         self._label_smoothing = label_smoothing
         self._aliases = dict(aliases or {})
         self.pooling, self.dropout_rate = pooling, heads.dropout_rate(pooling)
+        self.separator_id = None
         self._row_fields = predict_fields or ("probabilities",)
         self._fields = {"probabilities", "labels", *(predict_fields or _DEFAULT_FIELDS)}
 

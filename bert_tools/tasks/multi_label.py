@@ -22,7 +22,8 @@ class MultiLabel:
       tune: bool, `metrics` first chooses the thresholds with which each label's F1 is highest, and
         keeps them; an attribute, too.
       predict_fields: of classify.FIELDS, see classify.Classification.
-      pooling: one of heads.POOLINGS, what the head reads; also an attribute.
+      pooling: one of heads.POOLINGS, what the head reads; also an attribute. "pair" needs the
+        attribute separator_id, see sentence.pooling.head_input.
 
     Attributes:
       initial_values: {name: float32 array}, what weights of a new head begin with that are not to
@@ -55,6 +56,7 @@ class MultiLabel:
         self._row_fields = predict_fields or ("probabilities",)
         self._fields = {"probabilities", *(predict_fields or ("pooled_output",))}
         self.pooling, self.dropout_rate = pooling, heads.dropout_rate(pooling)
+        self.separator_id = None
         self._initial_values = {}
 
     def parse_label(self, cell):

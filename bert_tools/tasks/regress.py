@@ -49,7 +49,8 @@ class Regression:
         predictions, or None.
       loss: "mse", the squared error, as the original; or "logistic", the cross-entropy of the
         sigmoid with a value in 0..1 as a probability.
-      pooling: one of heads.POOLINGS, what the head reads; also an attribute.
+      pooling: one of heads.POOLINGS, what the head reads; also an attribute. "pair" needs the
+        attribute separator_id, see sentence.pooling.head_input.
     """
 
     name = "regress"
@@ -67,6 +68,7 @@ class Regression:
         self._use_sigmoid_act = use_sigmoid_act
         self._loss = loss
         self.pooling, self.dropout_rate = pooling, heads.dropout_rate(pooling)
+        self.separator_id = None
 
     def parse_label(self, cell):
         """A value of a file, mapped to what the loss is computed on.

@@ -139,11 +139,12 @@ def test_what_a_head_reads(pooling):
     """Two pairs in one packed row and one in a row of its own, by hand in float64."""
     tokens = np.random.default_rng(0).normal(size=(2, 8, 4)).astype(np.float32)
     mask = np.array([[1, 1, 1, 1, 2, 2, 2, 0], [1, 1, 1, 0, 0, 0, 0, 0]], np.int32)
-    segments = np.array([[0, 0, 1, 1, 0, 1, 1, 0], [0, 0, 1, 0, 0, 0, 0, 0]], np.int32)
-    batch = {"input_mask": mask, "segment_ids": segments}
+    # 3 ends a text.
+    ids = np.array([[1, 3, 7, 3, 3, 8, 3, 0], [1, 3, 3, 0, 0, 0, 0, 0]], np.int32)
+    batch = {"input_mask": mask, "input_ids": ids}
     batch["first_positions"] = np.array([0, 4, 8], np.int32)
     output = encoder.EncoderOutput(*map(tf.constant, (tokens, tokens[:, 0])), [tf.constant(tokens)])
-    found = head_input(output, batch, pooling).numpy()
+    found = head_input(output, batch, pooling, 3).numpy()
     wide = tokens.astype(np.float64)
     for row, (line, first, second) in enumerate(
         [
