@@ -1,7 +1,5 @@
 """What the head of a task for whole texts reads of the encoder's output."""
 
-import numpy as np
-
 # pooled: pooled_output, as in the original; mean: the mean of the last layer's tokens; cls: the
 # last layer's [CLS]; pair: the two texts of a pair compared, see sentence.pooling.head_input.
 POOLINGS = ("pooled", "mean", "cls", "pair")
@@ -34,6 +32,8 @@ def cosine_start(config):
       is 20 * (cosine - 0.8). In one row two texts see each other, and their means are alike: for
       MiniLM the cosines of customers' questions are 0.81 +- 0.07.
     """
+    import numpy as np
+
     hidden = config.hidden_size
     weights = np.concatenate([np.zeros((1, hidden)), np.full((1, hidden), _SLOPE / hidden)], 1)
     return {

@@ -305,4 +305,4 @@ def test_real_weights_learn_real_data(run, minilm, shared, tmp_path):
     assert status == 0, err
     results = json.loads((tmp_path / "out" / "eval_results.json").read_text())
     print(results["f1_score"])
-    assert results["f1_score"] > 0.4
+    assert results["f1_score"] > 0.35

@@ -253,7 +253,8 @@ def test_columns_of_training_are_used_later(run, score, wide_model, tmp_path):
     (tmp_path / "texts.txt").write_text("b\na b\n")
     with open(tmp_path / "texts.txt", "rb") as texts, pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "stdin", texts_as_stdin(texts))
-        assert score(bert=out, predict_file="-").splitlines() == found[:2]
+        streamed = predicted(score(bert=out, predict_file="-"))
+    assert streamed == pytest.approx(np.array(found[:2], float), rel=1e-5)
 
 
 def texts_as_stdin(reader):
@@ -312,7 +313,7 @@ def test_windows_in_evaluation(score, tmp_path):
     assert line["mae"] == pytest.approx(np.abs(found - values).mean(), rel=1e-5)
     assert line["pearson"] == pytest.approx(np.corrcoef(found, values)[0, 1], rel=1e-5)
     truncated = json.loads(score(eval_file=path))
-    assert truncated["mae"] != pytest.approx(line["mae"], rel=1e-3)
+    assert truncated["mae"] != pytest.approx(line["mae"], rel=1e-4)
 
 
 # What is refused.
