@@ -24,6 +24,6 @@ arguments += [f"--output_dir={scratch}/output"]
 if run_reg.main(arguments) != 0:
     sys.exit("run_reg failed")
 values = (scratch / "output" / "test_results.tsv").read_text().split()
-assert len(values) == 84 and all(0 < float(value) < 1 for value in values), values
+assert len(values) == 200 and all(0 < float(value) < 1 for value in values), values
 version = sys.version.split()[0]
 print(f"CPython {version}: run_reg trained, evaluated, predicted {len(values)} values")
