@@ -12,11 +12,12 @@ _LARGEST_OLD_MMAP_THRESHOLD = 32 << 20  # glibc before 2.35 refuses more.
 def keep_freed_memory():
     """Keep freed memory in the process, so that the next step's tensors reuse it.
 
-    By default glibc maps each large tensor from the kernel and unmaps it when it is freed. Of the
-    time of a training step in float32 on a CPU with AVX2 a third goes into these page faults
-    (scripts/benchmarks/allocator.py). Two things help: TensorFlow's oneDNN kernels bring an
-    allocator that keeps memory, and are faster than Eigen's; TensorFlow turns them on by itself
-    only for CPUs with AVX-512 VNNI or AMX. And glibc can be told to keep what is freed.
+    By default glibc maps each large tensor from the kernel and unmaps it when it is freed. In
+    float32 training with AVX2 and batch 8 the kernel takes a seventh of the processor time for
+    these page faults (scripts/benchmarks/allocator.json). Two things help: TensorFlow's oneDNN
+    kernels bring an allocator that keeps memory, and are faster than Eigen's; TensorFlow turns them
+    on by itself only for CPUs with AVX-512 VNNI or AMX. And glibc can be told to keep what is
+    freed.
 
     Call it before TensorFlow is imported. Environment variables that the user sets win. On another
     C library than glibc, or another processor than x86-64, the respective half does nothing.

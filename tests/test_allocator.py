@@ -23,7 +23,7 @@ print(faults() - begun, os.environ.get("TF_ENABLE_ONEDNN_OPTS"))
 
 
 def run(call, **variables):
-    """(page faults of the work, TF_ENABLE_ONEDNN_OPTS) in a process of its own."""
+    """(page faults of the work, TF_ENABLE_ONEDNN_OPTS) in a separate process."""
     kept = {n: v for n, v in os.environ.items() if n != "TF_ENABLE_ONEDNN_OPTS"}
     done = subprocess.run(
         [sys.executable, "-c", WORK.format(call=call)],

@@ -136,7 +136,7 @@ def test_descriptions_of_another_type(described, parts, message):
 
 @pytest.mark.parametrize("pooling", ["mean", "cls", "pair"])
 def test_what_a_head_reads(pooling):
-    """Two pairs in one packed row and one in a row of its own, by hand in float64."""
+    """Two pairs in one packed row and one in a separate row, by hand in float64."""
     tokens = np.random.default_rng(0).normal(size=(2, 8, 4)).astype(np.float32)
     mask = np.array([[1, 1, 1, 1, 2, 2, 2, 0], [1, 1, 1, 0, 0, 0, 0, 0]], np.int32)
     # 3 ends a text.
